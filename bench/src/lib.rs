@@ -1,0 +1,1 @@
+//! Workloads that measure a running Parlance: throughput, latency, memory, catch-up.

@@ -1,0 +1,1 @@
+//! REST commands, sessions and tokens: the side of Parlance that decides.

@@ -1,0 +1,1 @@
+//! The aggregates of Parlance: commands, events, state and refusals, as pure functions.

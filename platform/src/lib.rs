@@ -1,0 +1,1 @@
+//! What every role stands on: configuration, telemetry, lifecycle, engine handles, the HTTP frame.

@@ -1,0 +1,1 @@
+//! REST queries and the WebSocket gateway: the side of Parlance that shows.

@@ -1,0 +1,1 @@
+//! Hands the event store on to the bus, in position order.

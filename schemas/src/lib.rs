@@ -1,0 +1,1 @@
+//! The public event contract: envelope, versioned events, catalogue of types and topics.

@@ -1,0 +1,3 @@
+//! The `parlance` binary: subcommands that compose the roles.
+
+fn main() {}

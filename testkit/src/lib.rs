@@ -1,0 +1,1 @@
+//! What the tests share: a private PostgreSQL, the running application, fault proxy, history checker.
