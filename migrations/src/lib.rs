@@ -1,6 +1,8 @@
 //! Forward-only SQL of the event store, the read models and shared state: three PostgreSQL schemas, each with its
 //! own folder and its own table of applied migrations, so that each can move to a database of its own.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{Connection, PgConnection, PgPool};
 
@@ -21,11 +23,32 @@ static SHARED_STATE: Migrator = sqlx::migrate!("./state");
 /// A migration that failed, or one applied earlier whose text has changed since.
 pub async fn run(pool: &PgPool) -> Result<(), MigrateError> {
     // A connection of its own, since its search path changes and its session lock must not go back to the pool.
-    let mut connection = pool.acquire().await.map_err(MigrateError::Execute)?.detach();
-    for (schema, migrator) in [(LOG, &EVENT_STORE), (READ, &READ_MODELS), (STATE, &SHARED_STATE)] {
+    let mut connection = pool
+        .acquire()
+        .await
+        .map_err(MigrateError::Execute)?
+        .detach();
+    for (schema, migrator) in [
+        (LOG, &EVENT_STORE),
+        (READ, &READ_MODELS),
+        (STATE, &SHARED_STATE),
+    ] {
         apply(&mut connection, schema, migrator).await?;
     }
     connection.close().await.map_err(MigrateError::Execute)
+}
+
+/// Tells one set of migrations from another, for whoever keeps a migrated database to copy (the tests do).
+#[must_use]
+pub fn fingerprint() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for migration in [&EVENT_STORE, &READ_MODELS, &SHARED_STATE]
+        .into_iter()
+        .flat_map(Migrator::iter)
+    {
+        migration.checksum.hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 async fn apply(

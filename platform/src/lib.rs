@@ -1,1 +1,3 @@
 //! What every role stands on: configuration, telemetry, lifecycle, engine handles, the HTTP frame.
+
+pub mod postgres;

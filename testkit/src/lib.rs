@@ -1,1 +1,9 @@
 //! What the tests share: a private PostgreSQL, the running application, fault proxy, history checker.
+
+mod cluster;
+mod database;
+mod eventually;
+
+pub use cluster::{Cluster, Durability};
+pub use database::Database;
+pub use eventually::{eventually, eventually_some};
