@@ -128,7 +128,7 @@ impl Receipt {
     }
 
     fn evolve(&mut self, event: ReceiptEvent) {
-        let watermarks = event.watermarks();
+        let (ReceiptEvent::Delivered(watermarks) | ReceiptEvent::Read(watermarks)) = event;
         self.delivered_to = watermarks.delivered_to;
         self.read_to = watermarks.read_to;
     }
