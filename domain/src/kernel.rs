@@ -108,14 +108,23 @@ macro_rules! events {
             }
         }
 
+    };
+}
+pub(crate) use events;
+
+/// Makes events out of their bodies, where each body belongs to one type.
+macro_rules! from_bodies {
+    ($event:ident: $($body:ident),+ $(,)?) => {
         $(
-            impl From<$body> for $name {
-                fn from(body: $body) -> Self { Self::$variant(body) }
+            impl From<$body> for $event {
+                fn from(body: $body) -> Self {
+                    Self::$body(body)
+                }
             }
         )+
     };
 }
-pub(crate) use events;
+pub(crate) use from_bodies;
 
 /// Implements `cqrs_es::Aggregate` and [`Stored`] by the aggregate's own `apply` and `decide`.
 ///

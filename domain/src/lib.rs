@@ -4,3 +4,9 @@
 //! aggregate has a folder; `decide` turns state and command into events or a refusal, `evolve` applies an event.
 
 pub mod kernel;
+
+pub mod conversation;
+pub mod message;
+pub mod receipt;
+pub mod session;
+pub mod user;

@@ -23,16 +23,8 @@ static SHARED_STATE: Migrator = sqlx::migrate!("./state");
 /// A migration that failed, or one applied earlier whose text has changed since.
 pub async fn run(pool: &PgPool) -> Result<(), MigrateError> {
     // A connection of its own, since its search path changes and its session lock must not go back to the pool.
-    let mut connection = pool
-        .acquire()
-        .await
-        .map_err(MigrateError::Execute)?
-        .detach();
-    for (schema, migrator) in [
-        (LOG, &EVENT_STORE),
-        (READ, &READ_MODELS),
-        (STATE, &SHARED_STATE),
-    ] {
+    let mut connection = pool.acquire().await.map_err(MigrateError::Execute)?.detach();
+    for (schema, migrator) in [(LOG, &EVENT_STORE), (READ, &READ_MODELS), (STATE, &SHARED_STATE)] {
         apply(&mut connection, schema, migrator).await?;
     }
     connection.close().await.map_err(MigrateError::Execute)
@@ -42,20 +34,13 @@ pub async fn run(pool: &PgPool) -> Result<(), MigrateError> {
 #[must_use]
 pub fn fingerprint() -> u64 {
     let mut hasher = DefaultHasher::new();
-    for migration in [&EVENT_STORE, &READ_MODELS, &SHARED_STATE]
-        .into_iter()
-        .flat_map(Migrator::iter)
-    {
+    for migration in [&EVENT_STORE, &READ_MODELS, &SHARED_STATE].into_iter().flat_map(Migrator::iter) {
         migration.checksum.hash(&mut hasher);
     }
     hasher.finish()
 }
 
-async fn apply(
-    connection: &mut PgConnection,
-    schema: &'static str,
-    migrator: &Migrator,
-) -> Result<(), MigrateError> {
+async fn apply(connection: &mut PgConnection, schema: &'static str, migrator: &Migrator) -> Result<(), MigrateError> {
     // Two processes that create one schema at once collide even with IF NOT EXISTS, so the lock comes first.
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
         "BEGIN; SELECT pg_advisory_xact_lock(hashtext('parlance migrations'));

@@ -1,1 +1,26 @@
-//! The public event contract: envelope, versioned events, catalogue of types and topics.
+//! The public event contract: envelope, versioned events, catalogue of types and topics; and the bodies and frames
+//! that clients exchange with the servers.
+//!
+//! Nothing private stands here: what the log keeps is translated into these types at the edge, by the relay.
+
+mod conversation;
+mod event;
+mod position;
+mod record;
+pub mod rest;
+pub mod rfc3339_ms;
+mod session;
+mod topic;
+mod user;
+pub mod ws;
+
+pub use conversation::{
+    Body, ConversationCreated, ConversationRenamed, History, InitialMember, Kind, MemberJoined, MemberLeft,
+    MemberRoleChanged, Message, Numbered, ReceiptMoved, Role, SettingsChanged,
+};
+pub use event::Event;
+pub use position::{Position, PositionError, PositionToken};
+pub use record::Record;
+pub use session::SessionChanged;
+pub use topic::Topic;
+pub use user::{UserChanged, UserProfileChanged, UserRegistered};

@@ -33,11 +33,7 @@ pub enum Durability {
 impl Durability {
     fn settings(self) -> &'static [&'static str] {
         match self {
-            Self::None => &[
-                "fsync=off",
-                "synchronous_commit=off",
-                "full_page_writes=off",
-            ],
+            Self::None => &["fsync=off", "synchronous_commit=off", "full_page_writes=off"],
             Self::Full => &[],
         }
     }
@@ -61,12 +57,7 @@ impl Cluster {
             .args(["-c", SUPERVISOR, "parlance-test-cluster"])
             .args([installation.bin(), &folder])
             // A server writes at leisure here: nothing of it outlives the tests.
-            .args([
-                "listen_addresses=",
-                "max_connections=400",
-                "max_wal_size=4GB",
-                "jit=off",
-            ])
+            .args(["listen_addresses=", "max_connections=400", "max_wal_size=4GB", "jit=off"])
             .args(durability.settings())
             .process_group(0)
             .stdin(Stdio::piped())
@@ -74,20 +65,11 @@ impl Cluster {
             .stderr(Stdio::null())
             .spawn()
             .context("cannot start the test cluster's supervisor")?;
-        let lifeline = supervisor
-            .stdin
-            .take()
-            .context("the supervisor's input is piped")?;
-        let cluster = Self {
-            folder,
-            _lifeline: lifeline,
-        };
+        let lifeline = supervisor.stdin.take().context("the supervisor's input is piped")?;
+        let cluster = Self { folder, _lifeline: lifeline };
 
         let mut report = String::new();
-        let output = supervisor
-            .stdout
-            .take()
-            .context("the supervisor's output is piped")?;
+        let output = supervisor.stdout.take().context("the supervisor's output is piped")?;
         BufReader::new(output.take(64)).read_line(&mut report)?;
         if report.trim_end() != "started" {
             bail!("initdb failed:\n{}", cluster.log());
@@ -99,10 +81,7 @@ impl Cluster {
     /// The superuser's URL of the maintenance database.
     #[must_use]
     pub fn url(&self) -> String {
-        format!(
-            "postgres://postgres@localhost/postgres?host={}",
-            self.folder.display()
-        )
+        format!("postgres://postgres@localhost/postgres?host={}", self.folder.display())
     }
 
     /// What the server has written so far.
@@ -118,10 +97,7 @@ impl Cluster {
             match PgConnection::connect(&url).await {
                 Ok(connection) => return Ok(connection.close().await?),
                 Err(error) if Instant::now() > deadline => {
-                    return Err(error).context(format!(
-                        "the test cluster takes no connections:\n{}",
-                        self.log()
-                    ));
+                    return Err(error).context(format!("the test cluster takes no connections:\n{}", self.log()));
                 }
                 Err(_) => sleep(Duration::from_millis(10)).await,
             }
@@ -155,15 +131,9 @@ mod tests {
         let cluster = Cluster::start(Durability::Full).await.unwrap();
         let folder = cluster.folder.clone();
         let mut connection = PgConnection::connect(&cluster.url()).await.unwrap();
-        let fsync: String = sqlx::query_scalar("SHOW fsync")
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
+        let fsync: String = sqlx::query_scalar("SHOW fsync").fetch_one(&mut connection).await.unwrap();
         assert_eq!(fsync, "on");
         drop(cluster);
-        eventually("the folder is gone", Duration::from_secs(20), async || {
-            !folder.exists()
-        })
-        .await;
+        eventually("the folder is gone", Duration::from_secs(20), async || !folder.exists()).await;
     }
 }

@@ -51,9 +51,7 @@ impl Database {
 
     /// A database at PostgreSQL's default durability, for tests that crash the engine or measure commits.
     pub async fn durable() -> Self {
-        let server = DURABLE
-            .get_or_try_init(|| Server::private(Durability::Full))
-            .await;
+        let server = DURABLE.get_or_try_init(|| Server::private(Durability::Full)).await;
         Self::on(server.expect("a durable PostgreSQL for the tests")).await
     }
 
@@ -77,19 +75,10 @@ impl Database {
 
     async fn on(server: &Server) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "parlance_test_{}_{}",
-            process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
-        server
-            .copy_template(&name)
-            .await
-            .expect("a database for the test");
+        let name = format!("parlance_test_{}_{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        server.copy_template(&name).await.expect("a database for the test");
         let admin = server.admin.clone();
-        let pool = PgPoolOptions::new()
-            .max_connections(POOL_SIZE)
-            .connect_lazy_with(admin.clone().database(&name));
+        let pool = PgPoolOptions::new().max_connections(POOL_SIZE).connect_lazy_with(admin.clone().database(&name));
         Self { name, admin, pool }
     }
 }
@@ -99,10 +88,7 @@ impl Drop for Database {
         let (admin, name) = (self.admin.clone(), self.name.clone());
         // The test's runtime is busy right here, in this very call: a thread with a runtime of its own.
         let dropped = thread::spawn(move || {
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?
-                .block_on(drop_database(&admin, &name))
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(drop_database(&admin, &name))
         })
         .join();
         if let Ok(Err(error)) = dropped {
@@ -136,10 +122,7 @@ impl Server {
             _cluster: cluster,
         };
         let mut admin = server.admin.connect().await?;
-        sqlx::query("SELECT pg_advisory_lock($1)")
-            .bind(TEMPLATE_LOCK)
-            .execute(&mut admin)
-            .await?;
+        sqlx::query("SELECT pg_advisory_lock($1)").bind(TEMPLATE_LOCK).execute(&mut admin).await?;
         server.make_template(&mut admin).await?;
         admin.close().await?; // and with it the lock
         Ok(server)
@@ -147,25 +130,17 @@ impl Server {
 
     /// Makes the template under a passing name: one that bears its own is whole.
     async fn make_template(&self, admin: &mut PgConnection) -> Result<()> {
-        let known: bool =
-            sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
-                .bind(&self.template)
-                .fetch_one(&mut *admin)
-                .await?;
+        let known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+            .bind(&self.template)
+            .fetch_one(&mut *admin)
+            .await?;
         if known {
             return Ok(());
         }
         let draft = format!("{}_draft", self.template);
-        execute(
-            admin,
-            format!("DROP DATABASE IF EXISTS {draft} WITH (FORCE)"),
-        )
-        .await?;
+        execute(admin, format!("DROP DATABASE IF EXISTS {draft} WITH (FORCE)")).await?;
         execute(admin, format!("CREATE DATABASE {draft}")).await?;
-        let pool = PgPoolOptions::new()
-            .max_connections(2)
-            .connect_with(self.admin.clone().database(&draft))
-            .await?;
+        let pool = PgPoolOptions::new().max_connections(2).connect_with(self.admin.clone().database(&draft)).await?;
         let migrated = migrations::run(&pool).await;
         pool.close().await;
         migrated?;
@@ -190,9 +165,7 @@ async fn drop_database(admin: &PgConnectOptions, name: &str) -> Result<()> {
 
 /// For statements that take no parameters; the names in them are made here, of letters, digits and `_`.
 async fn execute(connection: &mut PgConnection, statement: String) -> Result<()> {
-    sqlx::query(AssertSqlSafe(statement))
-        .execute(connection)
-        .await?;
+    sqlx::query(AssertSqlSafe(statement)).execute(connection).await?;
     Ok(())
 }
 
@@ -214,12 +187,11 @@ mod tests {
         let (one, other) = tokio::join!(Database::new(), Database::new());
         for database in [&one, &other] {
             let mut connection = PgConnection::connect(&database.url()).await.unwrap();
-            let (name, migrated): (String, bool) = sqlx::query_as(
-                "SELECT current_database()::text, to_regclass('log.events') IS NOT NULL",
-            )
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
+            let (name, migrated): (String, bool) =
+                sqlx::query_as("SELECT current_database()::text, to_regclass('log.events') IS NOT NULL")
+                    .fetch_one(&mut connection)
+                    .await
+                    .unwrap();
             assert_eq!(name, database.name);
             assert!(migrated);
         }

@@ -28,11 +28,7 @@ pub async fn eventually(what: &str, bound: Duration, mut condition: impl AsyncFn
 }
 
 /// As [`eventually`], for a condition that brings something along.
-pub async fn eventually_some<T>(
-    what: &str,
-    bound: Duration,
-    mut condition: impl AsyncFnMut() -> Option<T>,
-) -> T {
+pub async fn eventually_some<T>(what: &str, bound: Duration, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let end = Instant::now() + bound;
     let mut pause = FIRST_PAUSE;
     loop {

@@ -60,9 +60,7 @@ impl Installation {
     pub fn find(major: Option<u32>) -> Result<Self, InstallationError> {
         let bin = match major {
             None => candidates().into_iter().next(),
-            Some(major) => candidates()
-                .into_iter()
-                .find(|bin| version_of(bin) == Some(major)),
+            Some(major) => candidates().into_iter().find(|bin| version_of(bin) == Some(major)),
         }
         .ok_or(match major {
             Some(wanted) => InstallationError::OtherVersion { wanted },
@@ -147,10 +145,7 @@ fn candidates() -> Vec<PathBuf> {
 
 /// The major version of the server in `bin`, asked of the program itself.
 fn version_of(bin: &Path) -> Option<u32> {
-    let output = Command::new(bin.join("postgres"))
-        .arg("--version")
-        .output()
-        .ok()?;
+    let output = Command::new(bin.join("postgres")).arg("--version").output().ok()?;
     // "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"
     String::from_utf8(output.stdout)
         .ok()?
@@ -184,10 +179,7 @@ mod tests {
     fn the_account_is_read_by_its_whole_name() {
         let passwd = "root:x:0:0::/root:/bin/sh\npostgres2:x:7:7::/:/bin/sh\n\
                       postgres:x:101:104:admin,,,:/var/lib/postgresql:/bin/bash\n";
-        assert_eq!(
-            parse_account(passwd, "postgres"),
-            Some(Account { uid: 101, gid: 104 })
-        );
+        assert_eq!(parse_account(passwd, "postgres"), Some(Account { uid: 101, gid: 104 }));
         assert_eq!(parse_account(passwd, "nobody"), None);
     }
 

@@ -1,0 +1,39 @@
+//! The bus between the log and its consumers: records in position order, at least once.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use schemas::{Record, Topic};
+
+/// The producer's and the consumers' side of the event topics.
+///
+/// Only the relay publishes. Every implementation is held to one contract test suite.
+#[async_trait]
+pub trait Bus: Send + Sync + 'static {
+    /// Hands records on, those of one shard in position order, without a gap to what was published before.
+    async fn publish(&self, records: &[Arc<Record>]) -> Result<(), BusError>;
+
+    /// Begins to read `topic`, each of the given shards after the given position (0 is the beginning).
+    async fn subscribe(&self, topic: Topic, after: &[(u16, u64)]) -> Result<Box<dyn Subscription>, BusError>;
+}
+
+/// One consumer's reading of a topic.
+#[async_trait]
+pub trait Subscription: Send {
+    /// What comes next, at most `max` records: within a shard by position, without a gap; waits while there is none.
+    ///
+    /// Cancel-safe: what was not returned comes again.
+    async fn next(&mut self, max: usize) -> Result<Vec<Arc<Record>>, BusError>;
+}
+
+/// Where records come from that the bus itself no longer holds.
+#[async_trait]
+pub trait Backfill: Send + Sync + 'static {
+    /// The records of one shard after a position, in order, at most `limit`.
+    async fn read(&self, topic: Topic, shard: u16, after: u64, limit: usize) -> Result<Vec<Arc<Record>>, BusError>;
+}
+
+/// Why the bus could not do it; always worth another try.
+#[derive(Debug, thiserror::Error)]
+#[error("the bus is not available")]
+pub struct BusError(#[source] pub Box<dyn std::error::Error + Send + Sync>);

@@ -1,0 +1,14 @@
+//! Bodies of the REST calls, shared by servers and clients.
+
+mod command;
+mod problem;
+mod query;
+
+pub use command::{
+    AdvanceReceipt, ChangeConversation, ChangePassword, ChangeProfile, ConversationOpened, CreateConversation, Done,
+    LogIn, MessageSent, ReceiptAdvanced, Refresh, Register, Registered, SendMessage, SessionTokens, SetMember, Ticket,
+};
+pub use problem::{FieldError, Problem};
+pub use query::{
+    Conversation, Delivery, Member, MemberReceipt, MemberState, MessageView, Page, Reaction, Session, User,
+};

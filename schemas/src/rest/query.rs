@@ -1,0 +1,172 @@
+//! Answers to queries.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{Kind, Message, Role, rfc3339_ms};
+
+/// A page of a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Page<T> {
+    /// The page's items.
+    pub items: Vec<T>,
+    /// Where the next page begins; null at the end.
+    pub next_cursor: Option<String>,
+}
+
+/// A user as others see them; `email` only in `me`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct User {
+    /// The user.
+    pub user_id: Uuid,
+    /// The name to log in with; null once erased.
+    pub username: Option<String>,
+    /// The name that others see.
+    pub display_name: Option<String>,
+    /// The avatar's file.
+    pub avatar_file_id: Option<Uuid>,
+    /// When they registered.
+    #[serde(with = "rfc3339_ms")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: OffsetDateTime,
+    /// When they were last connected, where known.
+    #[serde(with = "rfc3339_ms::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub last_seen: Option<OffsetDateTime>,
+    /// As given at registration; only to the user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+}
+
+/// A session of one's own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Session {
+    /// The session.
+    pub session_id: Uuid,
+    /// Its device.
+    pub device_id: Uuid,
+    /// What its user calls the device.
+    pub device_name: Option<String>,
+    /// When it was started.
+    #[serde(with = "rfc3339_ms")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: OffsetDateTime,
+    /// When it was last started or refreshed.
+    #[serde(with = "rfc3339_ms")]
+    #[schema(value_type = String, format = DateTime)]
+    pub last_seen_at: OffsetDateTime,
+    /// Whether it is the one that asks.
+    pub current: bool,
+}
+
+/// A conversation of one's own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Conversation {
+    /// The conversation.
+    pub conversation_id: Uuid,
+    /// Direct or group.
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    /// The name, of groups alone.
+    pub name: Option<String>,
+    /// One's own role.
+    pub role: Role,
+    /// How many are in it.
+    pub member_count: u64,
+    /// The newest message that one may see.
+    pub last_message: Option<MessageView>,
+    /// The number of the last event.
+    pub last_seq: u64,
+    /// Others' messages, not deleted, that were not read.
+    pub unread: u64,
+    /// Everything up to this `seq` is on a device of one's own.
+    pub delivered_to: u64,
+    /// Everything up to this `seq` was read.
+    pub read_to: u64,
+    /// When its last numbered event happened.
+    #[serde(with = "rfc3339_ms")]
+    #[schema(value_type = String, format = DateTime)]
+    pub updated_at: OffsetDateTime,
+}
+
+/// A member of a conversation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Member {
+    /// Who.
+    pub user_id: Uuid,
+    /// The name to log in with; null once erased.
+    pub username: Option<String>,
+    /// The name that others see.
+    pub display_name: Option<String>,
+    /// As what.
+    pub role: Role,
+    /// Since when.
+    #[serde(with = "rfc3339_ms")]
+    #[schema(value_type = String, format = DateTime)]
+    pub joined_at: OffsetDateTime,
+}
+
+/// A message as it stands now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MessageView {
+    /// The message.
+    #[serde(flatten)]
+    pub message: Message,
+    /// Who reacted with what.
+    pub reactions: Vec<Reaction>,
+    /// How far it has got.
+    pub status: Delivery,
+}
+
+/// How far a message has got with all others who were there when it was sent and still are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// Committed.
+    Sent,
+    /// On a device of each.
+    Delivered,
+    /// Read by each.
+    Read,
+}
+
+/// One emoji under a message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Reaction {
+    /// Compared byte for byte.
+    pub emoji: String,
+    /// How many reacted with it.
+    pub count: u64,
+    /// Who.
+    pub user_ids: Vec<Uuid>,
+}
+
+/// How far one member has got with one message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MemberState {
+    /// The member.
+    pub user_id: Uuid,
+    /// How far.
+    pub state: Delivery,
+    /// When it was delivered, where known.
+    #[serde(with = "rfc3339_ms::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub delivered_at: Option<OffsetDateTime>,
+    /// When it was read, where known.
+    #[serde(with = "rfc3339_ms::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub read_at: Option<OffsetDateTime>,
+}
+
+/// A member's watermarks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemberReceipt {
+    /// The member.
+    pub user_id: Uuid,
+    /// Everything up to this `seq` is on a device of theirs.
+    pub delivered_to: u64,
+    /// Everything up to this `seq` was read by them.
+    pub read_to: u64,
+}
