@@ -21,10 +21,8 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 #[derive(Debug, Error)]
 pub enum ConnectError {
     /// The URL cannot be read.
-    #[error(
-        "DATABASE_URL is not a PostgreSQL URL such as postgres://user:password@host:5432/database"
-    )]
-    Url(#[source] Error),
+    #[error("DATABASE_URL is not a PostgreSQL URL such as postgres://user:password@host:5432/database")]
+    Url,
     /// The engine answered, and what it said will not change by waiting.
     #[error("PostgreSQL at {server} refuses the connection")]
     Refused {
@@ -62,25 +60,21 @@ impl PoolSettings {
     /// Settings that fit most roles, under a name of the role's own.
     #[must_use]
     pub fn named(name: &'static str, max_connections: u32) -> Self {
-        Self {
-            name,
-            max_connections,
-            start_wait: START_WAIT,
-            acquire_timeout: Duration::from_secs(5),
-        }
+        Self { name, max_connections, start_wait: START_WAIT, acquire_timeout: Duration::from_secs(5) }
     }
 }
 
 /// Reads a URL; the error does not repeat it, for it may hold a password.
 pub fn parse_url(url: &SecretString) -> Result<PgConnectOptions, ConnectError> {
-    PgConnectOptions::from_str(url.expose_secret()).map_err(ConnectError::Url)
+    let url = url.expose_secret();
+    if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err(ConnectError::Url);
+    }
+    PgConnectOptions::from_str(url).map_err(|_| ConnectError::Url)
 }
 
 /// Opens a pool once the engine takes connections.
-pub async fn connect(
-    server: &PgConnectOptions,
-    settings: &PoolSettings,
-) -> Result<PgPool, ConnectError> {
+pub async fn connect(server: &PgConnectOptions, settings: &PoolSettings) -> Result<PgPool, ConnectError> {
     let server = server.clone().application_name(settings.name);
     wait_until_reachable(&server, settings.start_wait).await?;
     PgPoolOptions::new()
@@ -88,23 +82,15 @@ pub async fn connect(
         .acquire_timeout(settings.acquire_timeout)
         .test_before_acquire(false)
         .before_acquire(|connection, meta| {
-            Box::pin(
-                async move { Ok(meta.idle_for < TRUSTED_IDLE || connection.ping().await.is_ok()) },
-            )
+            Box::pin(async move { Ok(meta.idle_for < TRUSTED_IDLE || connection.ping().await.is_ok()) })
         })
         .connect_with(server.clone())
         .await
-        .map_err(|source| ConnectError::Refused {
-            server: describe(&server),
-            source,
-        })
+        .map_err(|source| ConnectError::Refused { server: describe(&server), source })
 }
 
 /// Waits, at most `bound`, until one connection was made; it is closed again.
-pub(super) async fn wait_until_reachable(
-    server: &PgConnectOptions,
-    bound: Duration,
-) -> Result<(), ConnectError> {
+pub(super) async fn wait_until_reachable(server: &PgConnectOptions, bound: Duration) -> Result<(), ConnectError> {
     let start = Instant::now();
     let mut told = false;
     loop {
@@ -117,18 +103,11 @@ pub(super) async fn wait_until_reachable(
             Err(error) => error,
         };
         if !passes_with_time(&error) {
-            return Err(ConnectError::Refused {
-                server: describe(server),
-                source: error,
-            });
+            return Err(ConnectError::Refused { server: describe(server), source: error });
         }
         let waited = start.elapsed();
         if waited >= bound {
-            return Err(ConnectError::Away {
-                server: describe(server),
-                waited,
-                source: error,
-            });
+            return Err(ConnectError::Away { server: describe(server), waited, source: error });
         }
         if !told && waited > Duration::from_secs(1) {
             told = true;
@@ -141,9 +120,9 @@ pub(super) async fn wait_until_reachable(
 /// Whether the engine may think otherwise in a moment: it is away, starting, stopping or full.
 fn passes_with_time(error: &Error) -> bool {
     match error {
-        Error::Database(refusal) => refusal
-            .code()
-            .is_some_and(|code| code.starts_with("57P") || code.starts_with("53")),
+        Error::Database(refusal) => {
+            refusal.code().is_some_and(|code| code.starts_with("57P") || code.starts_with("53"))
+        }
         Error::Io(_) | Error::Protocol(_) | Error::PoolTimedOut => true,
         _ => false,
     }
@@ -164,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_bad_url_is_named_but_not_repeated() {
-        let error = parse_url(&"mysql//me:secret@host".into()).unwrap_err();
+        let error = parse_url(&"mysql://me:secret@host".into()).unwrap_err();
         let text = format!("{error} {error:?}");
         assert!(text.contains("DATABASE_URL"), "{text}");
         assert!(!text.contains("secret"), "{text}");
@@ -174,10 +153,7 @@ mod tests {
     async fn an_engine_that_stays_away_is_named() {
         // Port 9 (discard) of the loopback: refused at once.
         let server = parse_url(&"postgres://me:secret@127.0.0.1:9/chat".into()).unwrap();
-        let settings = PoolSettings {
-            start_wait: Duration::from_millis(300),
-            ..PoolSettings::named("test", 1)
-        };
+        let settings = PoolSettings { start_wait: Duration::from_millis(300), ..PoolSettings::named("test", 1) };
         let error = connect(&server, &settings).await.unwrap_err();
         assert!(matches!(error, ConnectError::Away { .. }), "{error:?}");
         let text = error.to_string();

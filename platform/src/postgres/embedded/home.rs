@@ -56,17 +56,13 @@ impl Home {
     }
 
     /// The home of this data directory, made where there is none yet.
-    pub(super) fn find_or_make(
-        data_dir: &Path,
-        installation: &Installation,
-    ) -> Result<Self, EmbeddedError> {
+    pub(super) fn find_or_make(data_dir: &Path, installation: &Installation) -> Result<Self, EmbeddedError> {
         if let Some(home) = Self::find(data_dir)? {
             return Ok(home);
         }
         if may_enter(installation, data_dir) {
             let folder = data_dir.join("postgres");
-            make_private(installation, &folder)
-                .map_err(|error| EmbeddedError::files(&folder, error))?;
+            make_private(installation, &folder).map_err(|error| EmbeddedError::files(&folder, error))?;
             return Ok(Self { folder });
         }
         let home = Self::make_elsewhere(data_dir, installation)
@@ -85,10 +81,7 @@ impl Home {
         let folder = Path::new(ELSEWHERE).join(Uuid::new_v4().to_string());
         make_private(installation, &folder)?;
         fs::write(folder.join(BELONGS_TO), format!("{}\n", data_dir.display()))?;
-        let (draft, pointer) = (
-            data_dir.join("postgres.location.new"),
-            data_dir.join(POINTER),
-        );
+        let (draft, pointer) = (data_dir.join("postgres.location.new"), data_dir.join(POINTER));
         fs::write(&draft, format!("{}\n", folder.display()))?;
         File::open(&draft)?.sync_all()?;
         fs::rename(draft, pointer)?;
@@ -111,11 +104,7 @@ impl Home {
 
     /// The major version that wrote the cluster; `None` where there is none yet.
     pub(super) fn version(&self) -> Option<u32> {
-        fs::read_to_string(self.data().join("PG_VERSION"))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
+        fs::read_to_string(self.data().join("PG_VERSION")).ok()?.trim().parse().ok()
     }
 
     /// The folder of the socket: the home, or one with a short name where a socket's path has no room for it.
@@ -128,10 +117,7 @@ impl Home {
     }
 
     /// Makes the socket's folder; one that somebody else made there first is refused.
-    pub(super) fn make_socket_folder(
-        &self,
-        installation: &Installation,
-    ) -> Result<(), EmbeddedError> {
+    pub(super) fn make_socket_folder(&self, installation: &Installation) -> Result<(), EmbeddedError> {
         let folder = self.socket_folder();
         let made = match make_private(installation, &folder) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -147,10 +133,7 @@ impl Home {
     }
 
     /// Initialises the cluster, once. It gets its name when it is whole: what a crash left unfinished is redone.
-    pub(super) async fn initialise(
-        &self,
-        installation: &Installation,
-    ) -> Result<(), EmbeddedError> {
+    pub(super) async fn initialise(&self, installation: &Installation) -> Result<(), EmbeddedError> {
         if self.data().is_dir() {
             return Ok(());
         }
@@ -164,13 +147,7 @@ impl Home {
         let output = Command::from(installation.program("initdb"))
             .arg("--pgdata")
             .arg(&draft)
-            .args([
-                "--username",
-                ROLE,
-                "--encoding=UTF8",
-                "--locale=C",
-                "--no-instructions",
-            ])
+            .args(["--username", ROLE, "--encoding=UTF8", "--locale=C", "--no-instructions"])
             // Replaced below, before anything listens.
             .arg("--auth=reject")
             .stdin(Stdio::null())
@@ -192,12 +169,8 @@ impl Home {
 /// Admits, by the socket alone, the account that runs the server and root: the kernel says who connects.
 fn admit_only_ourselves(data: &Path) -> io::Result<()> {
     let owner = fs::metadata(data)?.uid();
-    let owner =
-        user_name(owner).ok_or_else(|| io::Error::other("the server's account has no name"))?;
-    overwrite(
-        &data.join("pg_hba.conf"),
-        &format!("local all {ROLE} peer map=ourselves\n"),
-    )?;
+    let owner = user_name(owner).ok_or_else(|| io::Error::other("the server's account has no name"))?;
+    overwrite(&data.join("pg_hba.conf"), &format!("local all {ROLE} peer map=ourselves\n"))?;
     let admitted = format!("ourselves \"{owner}\" {ROLE}\nourselves \"root\" {ROLE}\n");
     overwrite(&data.join("pg_ident.conf"), &admitted)
 }
@@ -210,14 +183,11 @@ fn overwrite(file: &Path, text: &str) -> io::Result<()> {
 }
 
 fn user_name(uid: u32) -> Option<String> {
-    fs::read_to_string("/etc/passwd")
-        .ok()?
-        .lines()
-        .find_map(|line| {
-            let mut fields = line.split(':');
-            let name = fields.next()?;
-            (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-        })
+    fs::read_to_string("/etc/passwd").ok()?.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
 }
 
 fn make_private(installation: &Installation, folder: &Path) -> io::Result<()> {
@@ -228,12 +198,7 @@ fn make_private(installation: &Installation, folder: &Path) -> io::Result<()> {
 /// Asked as the account itself: permissions of all parents, ACLs and mounts have their say.
 fn may_enter(installation: &Installation, folder: &Path) -> bool {
     installation.account().is_none()
-        || installation
-            .command("test")
-            .arg("-x")
-            .arg(folder)
-            .status()
-            .is_ok_and(|status| status.success())
+        || installation.command("test").arg("-x").arg(folder).status().is_ok_and(|status| status.success())
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {

@@ -26,12 +26,8 @@ pub(super) enum Asked {
 impl FolderLock {
     /// Takes the folder, or says who has it.
     pub(super) fn ask(folder: &Path) -> io::Result<Asked> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(folder.join(FILE))?;
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(folder.join(FILE))?;
         match file.try_lock() {
             Ok(()) => {
                 file.set_len(0)?;
@@ -64,9 +60,6 @@ mod tests {
         };
         assert_eq!(holder, Some(process::id()));
         drop(lock);
-        assert!(matches!(
-            FolderLock::ask(folder.path()).unwrap(),
-            Asked::Got(_)
-        ));
+        assert!(matches!(FolderLock::ask(folder.path()).unwrap(), Asked::Got(_)));
     }
 }

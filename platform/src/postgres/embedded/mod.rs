@@ -117,10 +117,7 @@ pub enum EmbeddedError {
 
 impl EmbeddedError {
     fn files(path: &Path, source: io::Error) -> Self {
-        Self::Files {
-            path: path.to_owned(),
-            source,
-        }
+        Self::Files { path: path.to_owned(), source }
     }
 }
 
@@ -174,10 +171,7 @@ impl Embedded {
             if let Some(home) = Home::find(&data_dir)? {
                 let options = options(&home);
                 if PgConnection::connect_with(&options).await.is_ok() {
-                    return Ok(Self {
-                        options,
-                        running: None,
-                    });
+                    return Ok(Self { options, running: None });
                 }
             }
             if Instant::now() > deadline {
@@ -220,20 +214,13 @@ impl Embedded {
         let installation = Installation::find(version)?;
         let home = Home::find_or_make(data_dir, &installation)?;
         let locks = match ask(home.folder())? {
-            Asked::Got(home) => Locks {
-                _data_dir: lock,
-                _home: home,
-            },
+            Asked::Got(home) => Locks { _data_dir: lock, _home: home },
             Asked::Held(holder) => {
                 let data_dir = home.folder().to_owned();
                 return Err(EmbeddedError::InUse { data_dir, holder });
             }
         };
-        let cluster = Cluster {
-            home,
-            installation,
-            _locks: locks,
-        };
+        let cluster = Cluster { home, installation, _locks: locks };
         let server = cluster.start().await?;
         let options = options(&cluster.home);
         make_database(&options).await?;
@@ -243,10 +230,7 @@ impl Embedded {
         );
         let stop = CancellationToken::new();
         let watch = tokio::spawn(cluster.watch(server, stop.clone()));
-        Ok(Self {
-            options,
-            running: Some(Running { stop, watch }),
-        })
+        Ok(Self { options, running: Some(Running { stop, watch }) })
     }
 }
 
@@ -318,11 +302,7 @@ impl Cluster {
     }
 
     fn start_error(&self, why: String) -> EmbeddedError {
-        EmbeddedError::Start {
-            why,
-            log: self.home.log(),
-            said: self.log_end(),
-        }
+        EmbeddedError::Start { why, log: self.home.log(), said: self.log_end() }
     }
 
     fn log_end(&self) -> String {
@@ -342,26 +322,19 @@ fn options(home: &Home) -> PgConnectOptions {
 /// Whoever holds the lock is alone here: no race between looking and making.
 async fn make_database(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
     let mut connection = PgConnection::connect_with(&options.clone().database("postgres")).await?;
-    let known: bool =
-        sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
-            .bind(DATABASE)
-            .fetch_one(&mut connection)
-            .await?;
+    let known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+        .bind(DATABASE)
+        .fetch_one(&mut connection)
+        .await?;
     if !known {
-        sqlx::raw_sql("CREATE DATABASE parlance")
-            .execute(&mut connection)
-            .await?;
+        sqlx::raw_sql("CREATE DATABASE parlance").execute(&mut connection).await?;
     }
     connection.close().await
 }
 
 /// The data directory, made where it is missing: enterable for the server's account when we are root.
 fn make_data_dir(data_dir: &Path) -> Result<PathBuf, EmbeddedError> {
-    let mode = if rustix::process::geteuid().is_root() {
-        0o711
-    } else {
-        0o700
-    };
+    let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
     fs::DirBuilder::new()
         .recursive(true)
         .mode(mode)
@@ -376,11 +349,7 @@ fn ask(folder: &Path) -> Result<Asked, EmbeddedError> {
 
 /// The end of a program's output, short enough for an error's text.
 fn last_lines(text: &str) -> String {
-    let lines: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(5)..].join(" | ")
 }
 

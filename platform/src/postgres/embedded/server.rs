@@ -43,19 +43,14 @@ impl Server {
             .arg("-D")
             .arg(home.data())
             .arg("-c")
-            .arg(format!(
-                "unix_socket_directories={}",
-                quoted(&home.socket_folder())
-            ))
+            .arg(format!("unix_socket_directories={}", quoted(&home.socket_folder())))
             .args(SETTINGS.iter().flat_map(|setting| ["-c", setting]))
             // Ctrl-C in a terminal is ours to handle: the server stops after the roles that use it.
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        Ok(Self {
-            child: Command::from(command).spawn()?,
-        })
+        Ok(Self { child: Command::from(command).spawn()? })
     }
 
     #[cfg(test)]
@@ -80,11 +75,7 @@ impl Server {
             if let Ok(ended) = timeout(bound, self.child.wait()).await {
                 return ended.map(drop);
             }
-            tracing::warn!(
-                ?signal,
-                bound_ms = bound.as_millis(),
-                "PostgreSQL did not stop in time"
-            );
+            tracing::warn!(?signal, bound_ms = bound.as_millis(), "PostgreSQL did not stop in time");
         }
         self.child.kill().await
     }
@@ -110,21 +101,13 @@ pub(super) async fn stop_orphans(home: &Home) -> Result<(), EmbeddedError> {
     let Ok(data) = data.canonicalize() else {
         return Ok(());
     };
-    let steps = [
-        (Signal::INT, FAST_BOUND),
-        (Signal::QUIT, IMMEDIATE_BOUND),
-        (Signal::KILL, IMMEDIATE_BOUND),
-    ];
+    let steps = [(Signal::INT, FAST_BOUND), (Signal::QUIT, IMMEDIATE_BOUND), (Signal::KILL, IMMEDIATE_BOUND)];
     for (signal, bound) in steps {
         let orphans = processes_in(&data);
         if orphans.is_empty() {
             break;
         }
-        tracing::warn!(
-            ?orphans,
-            ?signal,
-            "stopping what a killed instance left of PostgreSQL"
-        );
+        tracing::warn!(?orphans, ?signal, "stopping what a killed instance left of PostgreSQL");
         let postmaster = postmaster(&data).filter(|pid| orphans.contains(pid));
         match (signal, postmaster) {
             // A fast stop is the postmaster's to organise; to one of its children the signal means less.
@@ -142,10 +125,7 @@ pub(super) async fn stop_orphans(home: &Home) -> Result<(), EmbeddedError> {
         return Err(EmbeddedError::Orphans { pids: left });
     }
     // Nobody works here, so a file that names a process names one of the past, or by now somebody else's.
-    for stale in [
-        data.join("postmaster.pid"),
-        home.socket_folder().join(".s.PGSQL.5432.lock"),
-    ] {
+    for stale in [data.join("postmaster.pid"), home.socket_folder().join(".s.PGSQL.5432.lock")] {
         match fs::remove_file(&stale) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(EmbeddedError::files(&stale, error));
@@ -173,13 +153,7 @@ fn processes_in(data: &Path) -> Vec<u32> {
 }
 
 fn postmaster(data: &Path) -> Option<u32> {
-    fs::read_to_string(data.join("postmaster.pid"))
-        .ok()?
-        .lines()
-        .next()?
-        .trim()
-        .parse()
-        .ok()
+    fs::read_to_string(data.join("postmaster.pid")).ok()?.lines().next()?.trim().parse().ok()
 }
 
 fn send(pid: u32, signal: Signal) {

@@ -22,31 +22,19 @@ fn folder_of_mode(mode: u32) -> TempDir {
 }
 
 async fn execute(embedded: &Embedded, statement: &'static str) {
-    let mut connection = PgConnection::connect_with(embedded.options())
-        .await
-        .unwrap();
-    sqlx::raw_sql(statement)
-        .execute(&mut connection)
-        .await
-        .unwrap();
+    let mut connection = PgConnection::connect_with(embedded.options()).await.unwrap();
+    sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
 }
 
 async fn count(embedded: &Embedded) -> i64 {
     let mut connection = PgConnection::connect(&embedded.url()).await.unwrap();
-    sqlx::query_scalar("SELECT count(*) FROM kept")
-        .fetch_one(&mut connection)
-        .await
-        .unwrap()
+    sqlx::query_scalar("SELECT count(*) FROM kept").fetch_one(&mut connection).await.unwrap()
 }
 
 /// A cluster with a table in it, stopped; and a server started on it as nobody's, as a killed instance leaves it.
 async fn orphaned(data_dir: &Path) -> (Home, u32) {
     let embedded = Embedded::start(data_dir).await.unwrap();
-    execute(
-        &embedded,
-        "CREATE TABLE kept (id int); INSERT INTO kept VALUES (1), (2)",
-    )
-    .await;
+    execute(&embedded, "CREATE TABLE kept (id int); INSERT INTO kept VALUES (1), (2)").await;
     embedded.stop().await;
 
     let home = Home::find(data_dir).unwrap().unwrap();
@@ -66,20 +54,11 @@ fn kill(pid: u32) {
 async fn all_data_is_there_after_a_stop_and_durability_is_the_default() {
     let data_dir = data_dir();
     let embedded = Embedded::start(data_dir.path()).await.unwrap();
-    execute(
-        &embedded,
-        "CREATE TABLE kept (id int); INSERT INTO kept VALUES (1), (2)",
-    )
-    .await;
+    execute(&embedded, "CREATE TABLE kept (id int); INSERT INTO kept VALUES (1), (2)").await;
     for setting in ["fsync", "synchronous_commit", "full_page_writes"] {
-        let mut connection = PgConnection::connect_with(embedded.options())
-            .await
-            .unwrap();
-        let value: String = sqlx::query_scalar("SELECT current_setting($1)")
-            .bind(setting)
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
+        let mut connection = PgConnection::connect_with(embedded.options()).await.unwrap();
+        let value: String =
+            sqlx::query_scalar("SELECT current_setting($1)").bind(setting).fetch_one(&mut connection).await.unwrap();
         assert_eq!(value, "on", "{setting}");
     }
     embedded.stop().await;
@@ -96,12 +75,7 @@ async fn a_data_directory_has_one_instance_and_guests() {
 
     let error = Embedded::start(data_dir.path()).await.unwrap_err();
     let holder = process::id();
-    assert!(
-        error
-            .to_string()
-            .contains(&format!("in use by process {holder}")),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&format!("in use by process {holder}")), "{error}");
 
     let guest = Embedded::attach_or_start(data_dir.path()).await.unwrap();
     assert!(guest.is_attached());
@@ -122,10 +96,7 @@ async fn an_orphaned_server_is_stopped_and_started_anew() {
     let data_dir = data_dir();
     let (_, orphan) = orphaned(data_dir.path()).await;
     let embedded = Embedded::start(data_dir.path()).await.unwrap();
-    assert!(
-        fs::read_to_string(format!("/proc/{orphan}/status"))
-            .is_ok_and(|status| status.contains("zombie"))
-    );
+    assert!(fs::read_to_string(format!("/proc/{orphan}/status")).is_ok_and(|status| status.contains("zombie")));
     assert_eq!(count(&embedded).await, 2);
     embedded.stop().await;
 }
@@ -138,10 +109,7 @@ async fn what_a_killed_postmaster_leaves_is_cleared_away() {
     let busy = options(&home);
     let busy = tokio::spawn(async move {
         let mut connection = PgConnection::connect_with(&busy).await.unwrap();
-        sqlx::raw_sql("SELECT pg_sleep(600)")
-            .execute(&mut connection)
-            .await
-            .is_err()
+        sqlx::raw_sql("SELECT pg_sleep(600)").execute(&mut connection).await.is_err()
     });
     let mut connection = PgConnection::connect_with(&options(&home)).await.unwrap();
     wait_for_backend(&mut connection).await;
@@ -149,11 +117,7 @@ async fn what_a_killed_postmaster_leaves_is_cleared_away() {
     // The pid in the stale file has since been given to somebody else.
     let pid_file = home.data().join("postmaster.pid");
     let stale = fs::read_to_string(&pid_file).unwrap();
-    fs::write(
-        &pid_file,
-        stale.replacen(&orphan.to_string(), &process::id().to_string(), 1),
-    )
-    .unwrap();
+    fs::write(&pid_file, stale.replacen(&orphan.to_string(), &process::id().to_string(), 1)).unwrap();
 
     let embedded = Embedded::start(data_dir.path()).await.unwrap();
     assert!(busy.await.unwrap());
@@ -182,20 +146,14 @@ async fn wait_for_backend(connection: &mut PgConnection) {
 async fn a_server_that_dies_is_started_again() {
     let data_dir = data_dir();
     let embedded = Embedded::start(data_dir.path()).await.unwrap();
-    execute(
-        &embedded,
-        "CREATE TABLE kept (id int); INSERT INTO kept VALUES (1), (2)",
-    )
-    .await;
+    execute(&embedded, "CREATE TABLE kept (id int); INSERT INTO kept VALUES (1), (2)").await;
     let home = Home::find(data_dir.path()).unwrap().unwrap();
     let postmaster = fs::read_to_string(home.data().join("postmaster.pid")).unwrap();
     kill(postmaster.lines().next().unwrap().parse().unwrap());
 
     let deadline = Instant::now() + BOUND;
     let again = loop {
-        wait_until_reachable(embedded.options(), BOUND)
-            .await
-            .unwrap();
+        wait_until_reachable(embedded.options(), BOUND).await.unwrap();
         let again = fs::read_to_string(home.data().join("postmaster.pid")).unwrap_or_default();
         if !again.is_empty() && again != postmaster {
             break again;
@@ -204,9 +162,7 @@ async fn a_server_that_dies_is_started_again() {
         sleep(PAUSE).await;
     };
     assert_ne!(again.lines().next(), postmaster.lines().next());
-    wait_until_reachable(embedded.options(), BOUND)
-        .await
-        .unwrap();
+    wait_until_reachable(embedded.options(), BOUND).await.unwrap();
     assert_eq!(count(&embedded).await, 2);
     embedded.stop().await;
 }
@@ -232,11 +188,7 @@ async fn two_instances_run_side_by_side_also_under_very_long_paths() {
     let (one, other) = tokio::join!(Embedded::start(one.path()), Embedded::start(&long));
     let (one, other) = (one.unwrap(), other.unwrap());
     execute(&one, "CREATE TABLE kept (id int)").await;
-    execute(
-        &other,
-        "CREATE TABLE kept (id int); INSERT INTO kept VALUES (1)",
-    )
-    .await;
+    execute(&other, "CREATE TABLE kept (id int); INSERT INTO kept VALUES (1)").await;
     assert_eq!((count(&one).await, count(&other).await), (0, 1));
     let socket = other.options().get_socket().unwrap().clone();
     tokio::join!(one.stop(), other.stop());
@@ -266,14 +218,9 @@ async fn a_cluster_may_stand_elsewhere_and_is_missed_when_it_is_gone() {
 
 #[tokio::test]
 async fn a_data_directory_that_cannot_be_made_is_named() {
-    let error = Embedded::start(Path::new("/proc/nowhere"))
-        .await
-        .unwrap_err();
+    let error = Embedded::start(Path::new("/proc/nowhere")).await.unwrap_err();
     let text = error.to_string();
-    assert!(
-        text.contains("/proc/nowhere") && text.contains("--data-dir"),
-        "{text}"
-    );
+    assert!(text.contains("/proc/nowhere") && text.contains("--data-dir"), "{text}");
 }
 
 #[test]
