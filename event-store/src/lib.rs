@@ -1,1 +1,30 @@
 //! The event log on PostgreSQL: group commit, dense positions, hash chain, cached aggregates.
+
+mod cache;
+mod chain;
+mod command;
+mod committed;
+mod event;
+mod keys;
+mod kind;
+mod lane;
+mod link;
+mod log;
+mod options;
+mod rows;
+mod store;
+mod task;
+mod upcast;
+mod verify;
+mod workspace;
+
+pub use chain::{Hash, genesis};
+pub use command::{Command, Context, ExecuteError, Executed, LogPosition, Reads};
+pub use committed::{Committed, CommittedBatch};
+pub use event::{StoredEvent, UnreadableEvent};
+pub use log::{Log, OpenError, ReadError, ShardHead};
+pub use options::Options;
+pub use store::EventStore;
+pub use upcast::{Upcaster, Upcasters};
+pub use verify::{Fault, ShardVerification, Verification};
+pub use workspace::{Loaded, Recorded, Workspace};

@@ -1,0 +1,1 @@
+//! A lane's own connection.
