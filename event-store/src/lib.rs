@@ -5,6 +5,7 @@ mod cache;
 mod chain;
 mod command;
 mod committed;
+mod copy;
 mod event;
 mod keys;
 mod kind;

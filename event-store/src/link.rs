@@ -93,7 +93,7 @@ impl Link {
             connection: None,
             in_transaction: false,
             connect_timeout: options.connect_timeout,
-            bound: options.statement_timeout + Duration::from_secs(1),
+            bound: options.statement_timeout + options.statement_timeout / 4,
         }
     }
 

@@ -127,6 +127,34 @@ pub(crate) async fn some_shards(
     all(rows.bind(topics).bind(numbers).fetch_all(connection).await?, shard)
 }
 
+/// What a shard claims to end with, and the last position that there is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ShardEnd {
+    pub(crate) topic: i16,
+    pub(crate) shard: u16,
+    pub(crate) head: u64,
+    pub(crate) chain: Hash,
+    pub(crate) last: u64,
+}
+
+/// The ends of all shards, at one moment.
+pub(crate) async fn shard_ends(connection: &mut PgConnection) -> Result<Vec<ShardEnd>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT s.topic, s.shard, s.head, s.chain, coalesce(e.position, 0) \
+           FROM log.shards s LEFT JOIN LATERAL (SELECT position FROM log.events \
+             WHERE topic = s.topic AND shard = s.shard ORDER BY position DESC LIMIT 1) e ON true",
+    );
+    all(rows.fetch_all(connection).await?, |row| {
+        Ok(ShardEnd {
+            topic: row.try_get(0)?,
+            shard: unsigned("shard", row.try_get::<i16, _>(1)?.into())?,
+            head: unsigned("head", row.try_get(2)?)?,
+            chain: hash(row.try_get(3)?)?,
+            last: unsigned("position", row.try_get(4)?)?,
+        })
+    })
+}
+
 /// Some shards, locked to the end of the transaction, in the order in which every append locks them.
 pub(crate) async fn lock_shards(
     connection: &mut PgConnection,

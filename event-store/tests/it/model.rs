@@ -162,6 +162,7 @@ pub(crate) enum No {
 }
 
 /// Opens a room; opening it again changes nothing.
+#[derive(Clone)]
 pub(crate) struct OpenRoom(pub(crate) Uuid);
 
 impl Command for OpenRoom {
@@ -189,6 +190,7 @@ impl Command for OpenRoom {
 }
 
 /// Lets someone in or out.
+#[derive(Clone)]
 pub(crate) struct Membership {
     pub(crate) room: Uuid,
     pub(crate) who: Uuid,
