@@ -64,7 +64,7 @@ impl World {
                 Ok((0, new))
             }
             Step::Membership { room, who, present } => {
-                let members = self.rooms.get_mut(&room).ok_or(No::NoRoom)?;
+                let members = self.rooms.get_mut(&room).ok_or(No::Closed)?;
                 let changed = if present { members.insert(who) } else { members.remove(&who) };
                 if changed {
                     self.number(room);
@@ -75,7 +75,7 @@ impl World {
                 if let Some((there, same, seq)) = self.notes.get(&note) {
                     return if (*there, *same) == (room, text) { Ok((*seq, false)) } else { Err(No::Differs) };
                 }
-                let members = self.rooms.get(&room).ok_or(No::NoRoom)?;
+                let members = self.rooms.get(&room).ok_or(No::Closed)?;
                 if !members.contains(&by) {
                     return Err(No::NotThere);
                 }

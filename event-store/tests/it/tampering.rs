@@ -75,9 +75,14 @@ async fn every_forgery_is_found_where_it_begins() {
             Fault::Head(u64::MAX)),
         ("DELETE FROM log.shards OF ME", Fault::Head(0)),
     ];
+    let database = Database::new().await;
+    let store = log_of(&database, 10).await;
+    let tables = "CREATE TABLE public.events AS TABLE log.events; CREATE TABLE public.shards AS TABLE log.shards";
+    database.pool().execute(sqlx::raw_sql(tables)).await.unwrap();
     for (sql, fault) in forgeries {
-        let database = Database::new().await;
-        let store = log_of(&database, 10).await;
+        let restore = "TRUNCATE log.events, log.shards; INSERT INTO log.shards TABLE public.shards;
+                       INSERT INTO log.events TABLE public.events";
+        database.pool().execute(sqlx::raw_sql(restore)).await.unwrap();
         assert!(store.log().verify().await.unwrap().is_sound());
         let heads = store.log().heads().await.unwrap();
         let victim = heads.iter().max_by_key(|head| head.head).unwrap();
