@@ -2,5 +2,8 @@
 
 pub mod applied;
 pub mod bus;
+pub mod config;
+pub mod lifecycle;
 pub mod live;
 pub mod postgres;
+pub mod telemetry;

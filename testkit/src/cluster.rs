@@ -1,9 +1,10 @@
 //! A private PostgreSQL server that lives exactly as long as the process that started it.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, Permissions},
     io::{BufRead, BufReader, Read},
-    os::unix::process::CommandExt,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::PathBuf,
     process::{ChildStdin, Stdio},
     time::{Duration, Instant},
@@ -112,6 +113,7 @@ fn new_folder(installation: &Installation) -> Result<PathBuf> {
         .unwrap_or_else(|| PathBuf::from("/tmp"));
     let folder = tempfile::Builder::new()
         .prefix("parlance-test-")
+        .permissions(Permissions::from_mode(0o700))
         .tempdir_in(&parent)
         .with_context(|| format!("cannot make a folder in {}", parent.display()))?
         .keep();
