@@ -30,11 +30,13 @@ pub(crate) struct Stream {
     pub(crate) position: u64,
     /// JSON behind the state, as a measure of its size.
     pub(crate) bytes: usize,
+    /// Whether it was never looked for, since it is expected to be new.
+    pub(crate) assumed: bool,
 }
 
 impl Stream {
     pub(crate) fn empty(kind: &'static Kind, key: Uuid) -> Self {
-        Self { kind, state: (kind.empty)(), sequence: 0, first: None, key, position: 0, bytes: 0 }
+        Self { kind, state: (kind.empty)(), sequence: 0, first: None, key, position: 0, bytes: 0, assumed: false }
     }
 
     pub(crate) fn duplicate(&self) -> Self {

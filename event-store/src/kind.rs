@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 
-use domain::kernel::{Payload, Stored};
+use domain::kernel::{LogTopic, Payload, Stored};
 
 use crate::upcast::Upcasters;
 
@@ -13,6 +13,7 @@ pub(crate) type AnyState = Box<dyn Any + Send + Sync>;
 /// What is known of an aggregate without its type.
 pub(crate) struct Kind {
     pub(crate) code: i16,
+    pub(crate) topic: LogTopic,
     pub(crate) latest_only: bool,
     pub(crate) empty: fn() -> AnyState,
     pub(crate) duplicate: fn(&AnyState) -> AnyState,
@@ -34,6 +35,7 @@ pub(crate) trait KindOf: Stored {
 impl<A: Stored> KindOf for A {
     const KIND: &'static Kind = &Kind {
         code: A::CODE,
+        topic: A::TOPIC,
         latest_only: A::LATEST_ONLY,
         empty: || Box::new(A::default()),
         duplicate: |state| Box::new(typed::<A>(state).clone()),

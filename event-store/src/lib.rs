@@ -1,5 +1,6 @@
 //! The event log on PostgreSQL: group commit, dense positions, hash chain, cached aggregates.
 
+mod append;
 mod cache;
 mod chain;
 mod command;
@@ -12,6 +13,7 @@ mod link;
 mod log;
 mod options;
 mod rows;
+mod shards;
 mod store;
 mod task;
 mod upcast;

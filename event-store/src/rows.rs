@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use domain::kernel::LogTopic;
 use sqlx::error::BoxDynError;
-use sqlx::postgres::{PgRow, PgValueRef};
+use sqlx::postgres::{PgBindIterExt, PgRow, PgValueRef};
 use sqlx::{PgConnection, Row, ValueRef};
 use uuid::Uuid;
 
@@ -152,6 +152,24 @@ pub(crate) async fn read(
         "FROM log.events e WHERE e.topic = $1 AND e.shard = $2 AND e.position > $3 ORDER BY e.position LIMIT $4",
     ));
     let rows = rows.bind(topic.code()).bind(shard_code(shard)).bind(big(after)).bind(i64::from(limit));
+    all(rows.fetch_all(connection).await?, event)
+}
+
+/// The events of several shards, each in order: after a position, up to another.
+pub(crate) async fn read_ranges(
+    connection: &mut PgConnection,
+    ranges: &[(LogTopic, u16, u64, u64)],
+) -> Result<Vec<StoredEvent>, sqlx::Error> {
+    let rows = sqlx::query(select_events!(
+        "FROM unnest($1::smallint[], $2::smallint[], $3::bigint[], $4::bigint[]) AS u(topic, shard, after, upto) \
+         CROSS JOIN LATERAL (SELECT * FROM log.events WHERE topic = u.topic AND shard = u.shard \
+          AND position > u.after AND position <= u.upto ORDER BY position OFFSET 0) e",
+    ));
+    let rows = rows
+        .bind(ranges.iter().map(|range| range.0.code()).bind_iter())
+        .bind(ranges.iter().map(|range| shard_code(range.1)).bind_iter())
+        .bind(ranges.iter().map(|range| big(range.2)).bind_iter())
+        .bind(ranges.iter().map(|range| big(range.3)).bind_iter());
     all(rows.fetch_all(connection).await?, event)
 }
 

@@ -12,10 +12,11 @@ use crate::chain::genesis;
 use crate::command::{Command, Context, ExecuteError, Executed};
 use crate::committed::Committed;
 use crate::event::StoredEvent;
-use crate::lane::{Lane, Shards};
+use crate::lane::Lane;
 use crate::log::{Log, OpenError};
 use crate::options::Options;
 use crate::rows;
+use crate::shards::Shards;
 use crate::task::{Task, erase};
 
 /// The event store. Clones share its lanes.

@@ -62,7 +62,7 @@ CREATE FUNCTION append(
     ev_aggregate_type smallint[], ev_aggregate_id uuid[], ev_sequence integer[], ev_event_id uuid[],
     ev_event_type text[], ev_event_version smallint[], ev_at timestamptz[], ev_payload text[], ev_metadata text[],
     ev_hash bytea[],
-    key_op "char"[], key_scope text[], key_key text[], key_owner uuid[]
+    key_op smallint[], key_scope text[], key_key text[], key_owner uuid[]
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     moved bigint;
@@ -89,17 +89,17 @@ BEGIN
              event_type, event_version, at, payload, metadata, hash);
 
     IF cardinality(key_op) > 0 THEN
-        -- 'r' releases, 'p' puts (replacing), 'c' claims (refused where another owner has it). In this order, so that
+        -- 0 releases, 1 puts (replacing), 2 claims (refused where another owner has it). In this order, so that
         -- a value released in a batch may be claimed in it.
         DELETE FROM log.keys k USING unnest(key_op, key_scope, key_key) AS u(op, scope, key)
-         WHERE u.op = 'r' AND k.scope = u.scope AND k.key = u.key;
+         WHERE u.op = 0 AND k.scope = u.scope AND k.key = u.key;
         INSERT INTO log.keys (scope, key, owner)
         SELECT scope, key, owner FROM unnest(key_op, key_scope, key_key, key_owner) AS u(op, scope, key, owner)
-         WHERE u.op = 'p'
+         WHERE u.op = 1
             ON CONFLICT (scope, key) DO UPDATE SET owner = excluded.owner;
         INSERT INTO log.keys (scope, key, owner)
         SELECT scope, key, owner FROM unnest(key_op, key_scope, key_key, key_owner) AS u(op, scope, key, owner)
-         WHERE u.op = 'c';
+         WHERE u.op = 2;
     END IF;
 END $$;
 

@@ -3,7 +3,10 @@
 pub mod applied;
 pub mod auth;
 pub mod bus;
+pub mod config;
 pub mod http;
+pub mod lifecycle;
 pub mod limits;
 pub mod live;
 pub mod postgres;
+pub mod telemetry;

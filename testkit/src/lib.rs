@@ -3,6 +3,7 @@
 mod cluster;
 mod database;
 mod eventually;
+pub mod history;
 
 pub use cluster::{Cluster, Durability};
 pub use database::Database;

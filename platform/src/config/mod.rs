@@ -1,0 +1,228 @@
+//! Configuration: flags win over the environment, the environment over the file, the file over the defaults, which
+//! are a documented file of their own (`default.toml`).
+
+mod layers;
+mod origin;
+mod rate_limits;
+mod secret;
+
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::Args;
+use secrecy::SecretString;
+use thiserror::Error;
+
+use self::layers::{Layers, Shown};
+pub use self::{
+    origin::{Origin, PublicUrl},
+    rate_limits::{Rate, RateLimits},
+    secret::MasterKey,
+};
+
+/// The documentation of every setting, and its default.
+pub const DEFAULTS: &str = include_str!("default.toml");
+
+/// Why the configuration cannot be used; names the setting, where it was set and what is wrong. Never a secret.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{} is not TOML: {reason}", path.display())]
+    NotToml {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said, without the line itself: it may hold a secret.
+        reason: String,
+    },
+    /// The file holds a setting that does not exist.
+    #[error("{}: there is no setting `{key}` (there are: {known})", path.display())]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// The key in it.
+        key: String,
+        /// Those that exist.
+        known: String,
+    },
+    /// A value is refused.
+    #[error("{setting}{value}: {reason}")]
+    Refused {
+        /// The setting, as it was given: a flag, a variable, or a key of the file.
+        setting: String,
+        /// The value with its sign of equality; empty for secrets.
+        value: String,
+        /// What it should have been.
+        reason: String,
+    },
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Default, Args)]
+pub struct CommonFlags {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE", env = "PARLANCE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Folder of everything the process keeps
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// What is logged: a level or a filter
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// How it is logged: text or json
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+}
+
+/// Flags of the commands that serve.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ServeFlags {
+    /// Address and port to serve on; port 0 picks a free one
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Where clients reach this server from outside
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<String>,
+    /// Further origins that browsers may connect from, separated by commas
+    #[arg(long, value_name = "ORIGINS")]
+    pub allowed_origins: Option<String>,
+    /// Limits such as messages=30/60,logins=10; off for load tests alone
+    #[arg(long, value_name = "LIMITS")]
+    pub rate_limits: Option<String>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// All settings, checked. `Debug` and `Display` hide secrets.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Address and port to serve on.
+    pub listen: SocketAddr,
+    /// Folder of everything the process keeps.
+    pub data_dir: PathBuf,
+    /// The database; `None` stands for a private cluster under `data_dir`.
+    pub database_url: Option<SecretString>,
+    /// Seals what processes share in the database.
+    pub master_key: Option<MasterKey>,
+    /// Where clients reach this server from outside.
+    pub public_url: Option<PublicUrl>,
+    /// Further origins that browsers may connect from.
+    pub allowed_origins: Vec<Origin>,
+    /// A filter that `tracing_subscriber::EnvFilter` takes.
+    pub log: String,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Limits of one user and one address.
+    pub rate_limits: RateLimits,
+    /// Life of an access token.
+    pub access_ttl: Duration,
+    /// Life of a refresh token, from its last rotation.
+    pub refresh_ttl: Duration,
+    /// How long a used refresh token answers its own device once more.
+    pub refresh_grace: Duration,
+    /// Life of a ticket for a WebSocket upgrade.
+    pub ticket_ttl: Duration,
+    shown: Vec<Shown>,
+}
+
+impl Config {
+    /// Reads all layers of this process.
+    pub fn load(common: &CommonFlags, serve: &ServeFlags) -> Result<Self, ConfigError> {
+        Self::load_with(common, serve, |name| std::env::var_os(name))
+    }
+
+    /// As [`Config::load`], with an environment of the caller's own.
+    pub fn load_with(
+        common: &CommonFlags,
+        serve: &ServeFlags,
+        environment: impl Fn(&str) -> Option<std::ffi::OsString>,
+    ) -> Result<Self, ConfigError> {
+        let flags = [
+            ("data_dir", &common.data_dir),
+            ("log", &common.log),
+            ("log_format", &common.log_format),
+            ("listen", &serve.listen),
+            ("public_url", &serve.public_url),
+            ("allowed_origins", &serve.allowed_origins),
+            ("rate_limits", &serve.rate_limits),
+        ];
+        let mut layers = Layers::read(&flags, environment, common.config.as_deref())?;
+        Ok(Self {
+            listen: layers.required("listen", |text| {
+                text.parse().map_err(|_| "an address and a port such as 127.0.0.1:8080 are wanted".into())
+            })?,
+            data_dir: layers.required("data_dir", |text| Ok(PathBuf::from(text)))?,
+            database_url: layers.optional("database_url", |text| {
+                let url = SecretString::from(text);
+                match crate::postgres::parse_url(&url) {
+                    Ok(_) => Ok(url),
+                    Err(_) => Err("a URL such as postgres://user:password@host:5432/database is wanted".into()),
+                }
+            })?,
+            master_key: layers.optional("master_key", MasterKey::from_str)?,
+            public_url: layers.optional("public_url", PublicUrl::from_str)?,
+            allowed_origins: layers.optional("allowed_origins", origin::list)?.unwrap_or_default(),
+            log: layers.required("log", filter)?,
+            log_format: layers.required("log_format", LogFormat::from_str)?,
+            rate_limits: layers.required("rate_limits", RateLimits::from_str)?,
+            access_ttl: layers.required("access_ttl_s", |text| seconds(text, 1))?,
+            refresh_ttl: layers.required("refresh_ttl_s", |text| seconds(text, 1))?,
+            refresh_grace: layers.required("refresh_grace_s", |text| seconds(text, 0))?,
+            ticket_ttl: layers.required("ticket_ttl_s", |text| seconds(text, 1))?,
+            shown: layers.into_shown(),
+        })
+    }
+}
+
+/// What `parlance config` prints: a configuration file that says where each value came from, secrets hidden.
+impl fmt::Display for Config {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shown.iter().try_for_each(|setting| writeln!(out, "{setting}"))
+    }
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("`text` or `json` is wanted".into()),
+        }
+    }
+}
+
+fn filter(text: &str) -> Result<String, String> {
+    match tracing_subscriber::EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("a level, or a filter such as info,event_store=debug is wanted ({error})")),
+    }
+}
+
+/// A century: long enough for everyone, and no sum of it with a time overflows.
+const LONGEST_S: u64 = 100 * 365 * 24 * 60 * 60;
+
+fn seconds(text: &str, least: u64) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .filter(|seconds| (least..=LONGEST_S).contains(seconds))
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("whole seconds from {least} to {LONGEST_S} are wanted"))
+}
+
+#[cfg(test)]
+mod tests;
