@@ -3,11 +3,12 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::num::NonZeroUsize;
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use parking_lot::Mutex;
+
+use crate::config::RateLimits;
 
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,78 +37,6 @@ pub trait Limiter: Send + Sync + 'static {
     fn check(&self, bucket: Bucket, key: &[u8]) -> Result<(), RetryAfter>;
 }
 
-/// How much is let through in the long run, and at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// The time that one takes in the long run.
-    pub interval: Duration,
-    /// How many go at once.
-    pub burst: u32,
-}
-
-/// The limits; a bucket without one is open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RateLimits {
-    /// Messages of a user.
-    pub messages: Option<Rate>,
-    /// Log-ins of a pair of login name and address.
-    pub logins: Option<Rate>,
-}
-
-impl RateLimits {
-    /// No limits at all; for load tests.
-    pub const OFF: Self = Self { messages: None, logins: None };
-
-    fn rate(&self, bucket: Bucket) -> Option<Rate> {
-        match bucket {
-            Bucket::Messages => self.messages,
-            Bucket::Logins => self.logins,
-        }
-    }
-}
-
-impl Default for RateLimits {
-    /// 30 messages a second with a burst of 60; 10 log-ins a minute.
-    fn default() -> Self {
-        Self {
-            messages: Some(Rate { interval: Duration::from_secs(1) / 30, burst: 60 }),
-            logins: Some(Rate { interval: Duration::from_secs(6), burst: 10 }),
-        }
-    }
-}
-
-/// Text that is no set of limits.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected `off`, or as in `messages=30/60,logins=10` (a second/burst, a minute), not {0:?}")]
-pub struct RateLimitsError(String);
-
-impl FromStr for RateLimits {
-    type Err = RateLimitsError;
-
-    /// What is not named keeps its default.
-    fn from_str(text: &str) -> Result<Self, RateLimitsError> {
-        if text.trim() == "off" {
-            return Ok(Self::OFF);
-        }
-        let mut limits = Self::default();
-        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let wrong = || RateLimitsError(part.to_owned());
-            let number = |text: &str| text.trim().parse().ok().filter(|number| *number > 0_u32).ok_or_else(wrong);
-            let (name, value) = part.split_once('=').ok_or_else(wrong)?;
-            let (count, burst) = match value.split_once('/') {
-                Some((count, burst)) => (number(count)?, number(burst)?),
-                None => (number(value)?, number(value)?),
-            };
-            match name.trim() {
-                "messages" => limits.messages = Some(Rate { interval: Duration::from_secs(1) / count, burst }),
-                "logins" => limits.logins = Some(Rate { interval: Duration::from_mins(1) / count, burst }),
-                _ => return Err(wrong()),
-            }
-        }
-        Ok(limits)
-    }
-}
-
 const TABLES: usize = 16;
 /// Keys remembered a table; the one used longest ago is forgotten first, so that no flood of keys fills the memory.
 const KEYS: NonZeroUsize = NonZeroUsize::new(8192).expect("not zero");
@@ -134,13 +63,18 @@ impl LocalLimiter {
     }
 
     fn check_at(&self, bucket: Bucket, key: &[u8], now: Instant) -> Result<(), RetryAfter> {
-        let Some(Rate { interval, burst }) = self.limits.rate(bucket) else { return Ok(()) };
+        let rate = match bucket {
+            Bucket::Messages => self.limits.messages,
+            Bucket::Logins => self.limits.logins,
+        };
+        let Some(rate) = rate else { return Ok(()) };
+        let interval = rate.period / rate.amount.get();
         let hash = self.hasher.hash_one((bucket, key));
         #[expect(clippy::cast_possible_truncation, reason = "only its low bits choose a table")]
         let mut table = self.tables[hash as usize % TABLES].lock();
         // When the bucket is full again: each takes `interval` of it, `burst` fit into it.
         let full_at = table.get(&hash).copied().unwrap_or(now).max(now) + interval;
-        let full = interval * burst;
+        let full = interval * rate.burst.get();
         match full_at.checked_duration_since(now + full) {
             Some(wait) if !wait.is_zero() => Err(RetryAfter(wait)),
             _ => {
@@ -191,25 +125,17 @@ mod tests {
     }
 
     #[test]
+    fn without_a_limit_all_passes() {
+        let limiter = LocalLimiter::new(RateLimits::OFF);
+        assert!((0..1000).all(|_| limiter.check(Bucket::Messages, b"ann").is_ok()));
+    }
+
+    #[test]
     fn a_flood_of_keys_stays_bounded() {
         let limiter = LocalLimiter::new(RateLimits::default());
         for key in 0..(TABLES * KEYS.get() * 2) {
             limiter.check(Bucket::Logins, &key.to_be_bytes()).unwrap();
         }
         assert!(limiter.tables.iter().all(|table| table.lock().len() <= KEYS.get()));
-    }
-
-    #[test]
-    fn limits_are_read_from_text() {
-        let read = |text: &str| text.parse::<RateLimits>();
-        assert_eq!(read("messages=30/60,logins=10").unwrap(), RateLimits::default());
-        assert_eq!(read("").unwrap(), RateLimits::default());
-        assert_eq!(read("off").unwrap(), RateLimits::OFF);
-        let more = read("messages=500/1000").unwrap();
-        assert_eq!(more.messages, Some(Rate { interval: Duration::from_millis(2), burst: 1000 }));
-        assert_eq!(more.logins, RateLimits::default().logins);
-        for wrong in ["messages", "messages=x", "messages=0", "logins=-1", "bananas=3", "messages=1/2/3"] {
-            assert!(read(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -10,12 +10,12 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{DecodingKey, EncodingKey};
-use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::seal::MasterKey;
+use super::seal::Seal;
+use crate::config::MasterKey;
 
 /// Held while a process looks for keys and makes those that are missing.
 const LOCK: i64 = 0x7061_726c_6b65_7973;
@@ -77,8 +77,8 @@ impl Keyring {
     /// Reads the keys, and makes those that are missing: processes that start at once agree on the same ones.
     ///
     /// Keys made without a master key are sealed as soon as one is given.
-    pub async fn open(pool: &PgPool, master_key: Option<&SecretString>) -> Result<Self, KeyringError> {
-        let master = master_key.map(MasterKey::derive);
+    pub async fn open(pool: &PgPool, master_key: Option<&MasterKey>) -> Result<Self, KeyringError> {
+        let seal = master_key.map(Seal::derive);
         let mut transaction = pool.begin().await?;
         sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *transaction).await?;
         let rows: Vec<Row> =
@@ -88,7 +88,7 @@ impl Keyring {
         let mut signing = Vec::new();
         let mut tagging = None;
         for row in rows {
-            let secret = unseal(&mut transaction, &row, master.as_ref()).await?;
+            let secret = unseal(&mut transaction, &row, seal.as_ref()).await?;
             match row.purpose.as_str() {
                 SIGNING => signing.push((row.key_id, secret)),
                 TAGGING => tagging = Some(secret),
@@ -99,7 +99,7 @@ impl Keyring {
             let pair = Ed25519KeyPair::generate().expect("the system gives random bytes");
             let secret = pair.to_pkcs8().expect("a fresh key can be written down").as_ref().to_vec();
             let public = pair.public_key().as_ref().to_vec();
-            let id = insert(&mut transaction, SIGNING, &secret, Some(public), master.as_ref()).await?;
+            let id = insert(&mut transaction, SIGNING, &secret, Some(public), seal.as_ref()).await?;
             signing.push((id, secret));
         }
         let tagging = if let Some(secret) = tagging {
@@ -107,7 +107,7 @@ impl Keyring {
         } else {
             let mut secret = vec![0; 32];
             SystemRandom::new().fill(&mut secret).expect("the system gives random bytes");
-            insert(&mut transaction, TAGGING, &secret, None, master.as_ref()).await?;
+            insert(&mut transaction, TAGGING, &secret, None, seal.as_ref()).await?;
             secret
         };
         transaction.commit().await?;
@@ -170,16 +170,16 @@ fn belongs_to(id: Uuid, purpose: &str) -> Vec<u8> {
     [id.as_bytes(), purpose.as_bytes()].concat()
 }
 
-async fn unseal(connection: &mut PgConnection, row: &Row, master: Option<&MasterKey>) -> Result<Vec<u8>, KeyringError> {
+async fn unseal(connection: &mut PgConnection, row: &Row, seal: Option<&Seal>) -> Result<Vec<u8>, KeyringError> {
     let bound = belongs_to(row.key_id, &row.purpose);
-    match (row.sealed, master) {
+    match (row.sealed, seal) {
         (true, None) => Err(KeyringError::MasterKeyMissing),
-        (true, Some(master)) => master.open(&row.secret, &bound).ok_or(KeyringError::MasterKeyWrong),
+        (true, Some(seal)) => seal.open(&row.secret, &bound).ok_or(KeyringError::MasterKeyWrong),
         (false, None) => Ok(row.secret.clone()),
-        (false, Some(master)) => {
+        (false, Some(seal)) => {
             sqlx::query("UPDATE state.server_keys SET sealed = true, secret = $2 WHERE key_id = $1")
                 .bind(row.key_id)
-                .bind(master.seal(&row.secret, &bound))
+                .bind(seal.seal(&row.secret, &bound))
                 .execute(connection)
                 .await?;
             Ok(row.secret.clone())
@@ -192,14 +192,14 @@ async fn insert(
     purpose: &str,
     secret: &[u8],
     public: Option<Vec<u8>>,
-    master: Option<&MasterKey>,
+    seal: Option<&Seal>,
 ) -> Result<Uuid, KeyringError> {
     let id = Uuid::now_v7();
-    let stored = master.map_or_else(|| secret.to_vec(), |master| master.seal(secret, &belongs_to(id, purpose)));
+    let stored = seal.map_or_else(|| secret.to_vec(), |seal| seal.seal(secret, &belongs_to(id, purpose)));
     sqlx::query("INSERT INTO state.server_keys (key_id, purpose, sealed, secret, public) VALUES ($1, $2, $3, $4, $5)")
         .bind(id)
         .bind(purpose)
-        .bind(master.is_some())
+        .bind(seal.is_some())
         .bind(stored)
         .bind(public)
         .execute(connection)
@@ -232,7 +232,8 @@ mod tests {
     #[tokio::test]
     async fn a_wrong_or_missing_master_key_is_a_clear_error() {
         let database = Database::new().await;
-        let (right, wrong) = (SecretString::from("right"), SecretString::from("wrong"));
+        let (right, wrong): (MasterKey, MasterKey) =
+            (["right"; 8].concat().parse().unwrap(), ["wrong"; 8].concat().parse().unwrap());
         let made = Keyring::open(database.pool(), Some(&right)).await.unwrap();
         let again = Keyring::open(database.pool(), Some(&right)).await.unwrap();
         assert_eq!(made.jwks(), again.jwks());
@@ -248,7 +249,7 @@ mod tests {
         let plain = Keyring::open(database.pool(), None).await.unwrap();
         let before = stored(&database).await;
         assert!(before.iter().all(|(sealed, _)| !sealed));
-        let sealed = Keyring::open(database.pool(), Some(&"key".into())).await.unwrap();
+        let sealed = Keyring::open(database.pool(), Some(&["key"; 16].concat().parse().unwrap())).await.unwrap();
         assert_eq!(plain.jwks(), sealed.jwks());
         let after = stored(&database).await;
         assert!(after.iter().all(|(sealed, secret)| *sealed && before.iter().all(|(_, plain)| plain != secret)));

@@ -4,22 +4,23 @@ use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
-use secrecy::{ExposeSecret, SecretString};
+
+use crate::config::MasterKey;
 
 const SALT: &[u8] = b"parlance server keys, version 1";
 
-/// The key that seals server keys.
-pub(super) struct MasterKey(RandomizedNonceKey);
+/// The key that seals server keys, derived from the master key for this alone.
+pub(super) struct Seal(RandomizedNonceKey);
 
-impl fmt::Debug for MasterKey {
+impl fmt::Debug for Seal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("MasterKey")
+        f.write_str("Seal")
     }
 }
 
-impl MasterKey {
-    pub(super) fn derive(given: &SecretString) -> Self {
-        let material = Salt::new(HKDF_SHA256, SALT).extract(given.expose_secret().as_bytes());
+impl Seal {
+    pub(super) fn derive(master: &MasterKey) -> Self {
+        let material = Salt::new(HKDF_SHA256, SALT).extract(master.expose());
         let mut key = [0; 32];
         material
             .expand(&[b"seal"], HKDF_SHA256)
@@ -54,7 +55,7 @@ mod tests {
 
     #[test]
     fn only_the_same_key_opens_and_only_what_belongs_together() {
-        let key = |text: &str| MasterKey::derive(&text.into());
+        let key = |text: &str| Seal::derive(&text.repeat(4).parse().unwrap());
         let sealed = key("correct horse").seal(b"secret", b"here");
         assert_eq!(key("correct horse").open(&sealed, b"here").as_deref(), Some(&b"secret"[..]));
         assert_eq!(key("battery staple").open(&sealed, b"here"), None);
