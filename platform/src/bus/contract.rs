@@ -58,7 +58,9 @@ pub(crate) use suite;
 
 /// The log that stands behind a bus.
 #[derive(Default)]
-pub(crate) struct MemoryLog(Mutex<HashMap<(Topic, u16), BTreeMap<u64, Arc<Record>>>>);
+pub(crate) struct MemoryLog(Mutex<HashMap<(Topic, u16), ByPosition>>);
+
+type ByPosition = BTreeMap<u64, Arc<Record>>;
 
 impl MemoryLog {
     pub(crate) fn append(&self, records: &[Arc<Record>]) {
