@@ -27,12 +27,15 @@ CREATE TABLE users (
     user_id        uuid        PRIMARY KEY,
     username       text COLLATE "C",
     display_name   text,
+    -- In lower case (Unicode's, whatever the database's locale), for search.
+    display_name_folded text COLLATE "C",
     email          text,
     avatar_file_id uuid,
     created_at     timestamptz NOT NULL
 );
-CREATE INDEX users_username ON users (username text_pattern_ops, user_id);
-CREATE INDEX users_display_name ON users (lower(display_name) text_pattern_ops, user_id);
+-- Collated "C", so that one index serves both prefixes and order.
+CREATE INDEX users_username ON users (username, user_id);
+CREATE INDEX users_display_name ON users (display_name_folded, user_id);
 
 -- Projection `sessions`.
 CREATE TABLE sessions (
@@ -71,24 +74,27 @@ CREATE TABLE members (
 );
 CREATE INDEX members_user ON members (user_id, conversation_id) WHERE left_seq IS NULL;
 
--- Projection `receipts`: watermarks of members; one that never moved has no row (it stands at joined_seq).
+-- Projection `receipts`: watermarks of members. A stay in which nothing moved has no row: it stands at its joined_seq.
 CREATE TABLE receipts (
     conversation_id uuid        NOT NULL,
     user_id         uuid        NOT NULL,
+    -- That of the stay in `members`: null while it lasts. Watermarks of stays that ended keep `status` where it was.
+    left_seq        bigint,
     delivered_to    bigint      NOT NULL,
     delivered_at    timestamptz,
     read_to         bigint      NOT NULL,
     read_at         timestamptz,
-    PRIMARY KEY (conversation_id, user_id)
+    CONSTRAINT receipts_stay UNIQUE NULLS NOT DISTINCT (conversation_id, user_id, left_seq)
 ) WITH (fillfactor = 50);
 
 -- Projection `timeline`: every numbered event, messages in columns, the others in `data`.
 CREATE TABLE timeline (
     conversation_id uuid        NOT NULL,
     seq             bigint      NOT NULL,
-    topic_shard     smallint    NOT NULL,
     position        bigint      NOT NULL,
     at              timestamptz NOT NULL,
+    -- Shard of `position`.
+    topic_shard     smallint    NOT NULL,
     -- Null for a message.
     event           text,
     data            json,
@@ -97,6 +103,7 @@ CREATE TABLE timeline (
     type            text,
     content         text,
     reply_to        uuid,
+    -- Null for none.
     mentions        uuid[],
     PRIMARY KEY (conversation_id, seq)
 );
