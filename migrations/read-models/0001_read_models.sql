@@ -27,12 +27,15 @@ CREATE TABLE users (
     user_id        uuid        PRIMARY KEY,
     username       text COLLATE "C",
     display_name   text,
+    -- In lower case (Unicode's, whatever the database's locale), for search.
+    display_name_folded text COLLATE "C",
     email          text,
     avatar_file_id uuid,
     created_at     timestamptz NOT NULL
 );
-CREATE INDEX users_username ON users (username text_pattern_ops, user_id);
-CREATE INDEX users_display_name ON users (lower(display_name) text_pattern_ops, user_id);
+-- Collated "C", so that one index serves both prefixes and order.
+CREATE INDEX users_username ON users (username, user_id);
+CREATE INDEX users_display_name ON users (display_name_folded, user_id);
 
 -- Projection `sessions`.
 CREATE TABLE sessions (

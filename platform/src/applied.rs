@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use schemas::{Position, Topic};
+use schemas::{Position, PositionToken, Topic};
 use tokio::sync::Notify;
 
 /// The positions that this process knows to be applied; cheap to clone.
@@ -27,6 +27,18 @@ impl AppliedPositions {
     /// The last position applied in a shard; 0 before the first.
     pub fn get(&self, topic: Topic, shard: u16) -> u64 {
         self.shared.positions.read().get(&(topic, shard)).copied().unwrap_or(0)
+    }
+
+    /// The last positions applied in all shards of a topic, by shard; none where nothing was applied yet.
+    pub fn all(&self, topic: Topic) -> PositionToken {
+        let known = self.shared.positions.read();
+        let mut places: Vec<_> = known
+            .iter()
+            .filter(|((of, _), _)| *of == topic)
+            .map(|(&(topic, shard), &position)| Position { topic, shard, position })
+            .collect();
+        places.sort_unstable();
+        places.into_iter().collect()
     }
 
     /// Makes known that all up to these positions is applied.
@@ -80,5 +92,7 @@ mod tests {
         assert!(waiting.await.unwrap());
         applied.post([at(1)]);
         assert_eq!(applied.get(Topic::Conversations, 3), 2);
+        assert_eq!(applied.all(Topic::Conversations).places(), [at(2)]);
+        assert!(applied.all(Topic::Users).places().is_empty());
     }
 }

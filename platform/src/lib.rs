@@ -1,9 +1,12 @@
 //! What every role stands on: configuration, telemetry, lifecycle, engine handles, the HTTP frame.
 
 pub mod applied;
+pub mod auth;
 pub mod bus;
 pub mod config;
+pub mod http;
 pub mod lifecycle;
+pub mod limits;
 pub mod live;
 pub mod postgres;
 pub mod telemetry;

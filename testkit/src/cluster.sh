@@ -1,27 +1,56 @@
 # Runs a private PostgreSQL for as long as the other end of standard input is open, and leaves nothing behind.
 # The kernel closes that end however the tests die, so this works after a panic and after `kill -9`.
 #
-#   cluster.sh BIN DIR [SETTING=VALUE ...]
-bin=$1 dir=$2
-shift 2
+#   sh -c "$(cat cluster.sh)" cluster.sh [SETTING=VALUE ...]
+#
+# Says `ready FOLDER` once the superuser `postgres` can connect through the socket in FOLDER, or `failed: REASON`.
+
+# Signals meant for the tests (Ctrl-C in a terminal) end them; the end of the input then ends us.
+trap '' HUP INT TERM
+
+fail() {
+    echo "failed: $1"
+    [ -z "${folder-}" ] || rm -rf "$folder"
+    exit 1
+}
+
 for setting; do
     set -- "$@" -c "$setting"
     shift
 done
 
-# Signals meant for the tests (Ctrl-C in a terminal) end them; the end of the input then ends us.
-trap '' HUP INT TERM
+# The newest of Debian's, else the one on PATH.
+bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -rV | head -n 1)
+[ -x "$bin/initdb" ] || bin=$(dirname "$(readlink -f "$(command -v initdb || echo /none/initdb)")")
+[ -x "$bin/initdb" ] || fail 'no PostgreSQL server is installed: apt-get install postgresql'
 
-if "$bin/initdb" --pgdata="$dir/data" --username=postgres --auth=trust --encoding=UTF8 --locale=C \
-    --no-sync --no-instructions >"$dir/log" 2>&1 </dev/null; then
-    "$bin/postgres" -D "$dir/data" -c unix_socket_directories="$dir" "$@" >>"$dir/log" 2>&1 </dev/null &
-    server=$!
-    echo started
-    cat >/dev/null
-    kill -QUIT "$server"
-    wait "$server"
-else
-    echo failed
-    cat >/dev/null
+# Closed to others: whoever gets at the socket is a superuser. Its path has to fit 107 bytes.
+parent=${TMPDIR:-/tmp}
+[ ${#parent} -le 70 ] || parent=/tmp
+folder=$(mktemp -d "$parent/parlance-test-XXXXXX") || fail "cannot make a folder in $parent"
+
+# PostgreSQL refuses to run as root.
+as=
+if [ "$(id -u)" = 0 ]; then
+    as='setpriv --reuid=postgres --regid=postgres --clear-groups'
+    chown postgres "$folder" || fail 'there is no account `postgres` to run PostgreSQL as'
 fi
-rm -rf "$dir"
+
+export LC_ALL=C
+unset PGDATA PGPORT PGHOST PGUSER PGOPTIONS
+cd "$folder" || fail "cannot enter $folder"
+$as "$bin/initdb" --pgdata="$folder/data" --username=postgres --auth=trust --encoding=UTF8 --locale=C \
+    --no-sync --no-instructions >log 2>&1 </dev/null || fail "initdb: $(tail -n 5 log | tr '\n' '|')"
+$as "$bin/postgres" -D "$folder/data" -c unix_socket_directories="$folder" -c listen_addresses= "$@" \
+    >>log 2>&1 </dev/null &
+server=$!
+until "$bin/pg_isready" --quiet --host="$folder"; do
+    kill -0 "$server" 2>/dev/null || fail "postgres: $(tail -n 5 log | tr '\n' '|')"
+    sleep 0.02
+done
+echo "ready $folder"
+
+cat >/dev/null
+kill -QUIT "$server"
+wait "$server"
+rm -rf "$folder"

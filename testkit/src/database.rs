@@ -109,7 +109,7 @@ impl Server {
     }
 
     async fn private(durability: Durability) -> Result<Self> {
-        let cluster = Cluster::start(durability).await?;
+        let cluster = Cluster::start(durability)?;
         let url = cluster.url();
         Self::with_template(&url, Some(cluster)).await
     }

@@ -1,5 +1,6 @@
 //! What the tests share: a private PostgreSQL, the running application, fault proxy, history checker.
 
+pub mod app;
 mod cluster;
 mod database;
 mod eventually;

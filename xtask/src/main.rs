@@ -1,3 +1,84 @@
 //! Developer commands: `cargo xtask --help` lists them.
 
-fn main() {}
+mod check;
+mod packages;
+mod suite;
+mod workspace;
+
+use std::{os::unix::process::CommandExt, process::ExitCode};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crate::workspace::{binary, cargo, run};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Developer commands of Parlance")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what is missing, build, and run the whole server: `parlance up` with these arguments
+    Up(Passed),
+    /// Install what is missing and run all tests; arguments go to `cargo test`
+    Test(Passed),
+    /// Measure: throughput, latency, memory, catch-up
+    Bench(Passed),
+    /// Replay real conversations through as many real clients
+    Demo(Passed),
+    /// Check what no compiler does: who may depend on whom, who may write what
+    Check,
+}
+
+#[derive(clap::Args)]
+#[command(disable_help_flag = true)]
+struct Passed {
+    /// Handed on as they are
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Up(Passed { arguments }) => up(&arguments),
+        Command::Test(Passed { arguments }) => suite::run(&arguments),
+        Command::Bench(Passed { arguments }) => tool("bench", &arguments),
+        Command::Demo(Passed { arguments }) => tool("demo", &arguments),
+        Command::Check => check::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Builds the server and becomes it: signals and exit code are the server's own.
+fn up(arguments: &[String]) -> Result<()> {
+    packages::ensure(&packages::to_build())?;
+    if std::env::var_os("DATABASE_URL").is_none() {
+        packages::ensure(&[packages::POSTGRESQL])?;
+    }
+    build_server()?;
+    let error = std::process::Command::new(binary("parlance")).arg("up").args(arguments).exec();
+    Err(error).context("cannot run the server")
+}
+
+/// Builds a tool of the crate `bench`, and the server as it is shipped, and becomes the tool.
+fn tool(name: &str, arguments: &[String]) -> Result<()> {
+    packages::ensure(&packages::to_build())?;
+    packages::ensure(&[packages::POSTGRESQL])?;
+    build_server()?;
+    run(cargo().args(["build", "--release", "--package", "bench", "--bin", name]))?;
+    let error = std::process::Command::new(binary(name)).env("PARLANCE_BIN", binary("parlance")).args(arguments).exec();
+    Err(error).with_context(|| format!("cannot run {name}"))
+}
+
+fn build_server() -> Result<()> {
+    run(cargo().args(["build", "--release", "--package", "parlance", "--bin", "parlance"]))
+}

@@ -1,17 +1,28 @@
 //! The bus between the log and its consumers: records in position order, at least once.
 
+#[cfg(test)]
+mod contract;
+mod in_process;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use schemas::{Record, Topic};
+
+pub use in_process::{Bounds, InProcessBus};
 
 /// The producer's and the consumers' side of the event topics.
 ///
 /// Only the relay publishes. Every implementation is held to one contract test suite.
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
-    /// Hands records on, those of one shard in position order, without a gap to what was published before.
+    /// Hands records on, those of one shard in position order.
+    ///
+    /// What was published before is passed over; a gap to it is refused, and with it all that follows.
     async fn publish(&self, records: &[Arc<Record>]) -> Result<(), BusError>;
+
+    /// Every shard of `topic` with the last position published there; 0 is none. In the order of their numbers.
+    async fn heads(&self, topic: Topic) -> Result<Vec<(u16, u64)>, BusError>;
 
     /// Begins to read `topic`, each of the given shards after the given position (0 is the beginning).
     async fn subscribe(&self, topic: Topic, after: &[(u16, u64)]) -> Result<Box<dyn Subscription>, BusError>;

@@ -3,7 +3,7 @@
 mod json;
 mod metrics;
 
-use std::io;
+use std::{error::Error, io, iter::successors};
 
 use thiserror::Error;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
@@ -36,4 +36,23 @@ pub fn init_logging(filter: &str, format: LogFormat) -> Result<(), TelemetryErro
         LogFormat::Json => registry.with(json::layer(io::stderr)).try_init()?,
     }
     Ok(())
+}
+
+/// An error and all that caused it, for the one place that logs it: `Display` of an error never repeats its source.
+#[must_use]
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let causes: Vec<String> = successors(Some(error), |&error| error.source()).map(ToString::to_string).collect();
+    causes.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_names_every_cause_once() {
+        let source = io::Error::other("disc full");
+        let error = crate::config::ConfigError::Unreadable { path: "a.toml".into(), source };
+        assert_eq!(chain(&error), "cannot read the configuration file a.toml: disc full");
+    }
 }

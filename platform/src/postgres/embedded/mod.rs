@@ -33,6 +33,7 @@ use self::{
     server::{Server, stop_orphans},
 };
 use super::{Installation, InstallationError};
+use crate::telemetry::chain;
 
 /// The database of a private cluster.
 const DATABASE: &str = "parlance";
@@ -199,7 +200,7 @@ impl Embedded {
         self.running.is_none()
     }
 
-    /// Stops the server if it is ours, in less than 8 s, and lets go of the data directory.
+    /// Stops the server if it is ours, in little more than 4 s, and lets go of the data directory.
     pub async fn stop(mut self) {
         if let Some(Running { stop, watch }) = self.running.take() {
             stop.cancel();
@@ -287,7 +288,7 @@ impl Cluster {
                 match self.start().await {
                     Ok(server) => break server,
                     Err(error) => {
-                        tracing::error!(%error, "PostgreSQL does not start; trying again");
+                        tracing::error!(error = chain(&error), "PostgreSQL does not start; trying again");
                     }
                 }
                 tokio::select! {

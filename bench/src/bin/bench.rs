@@ -1,0 +1,283 @@
+//! Measures a Parlance that it starts itself, on a fresh data directory, and prints what it found beside what it must
+//! reach. Fails when a message was lost, doubled or out of order, however fast it was.
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use bench::{
+    catch_up,
+    floor::{self, Floor},
+    idle,
+    pairs::{Load, Pace, Pairs, Seen},
+    process::{Cpu, Watch},
+    transactions,
+};
+use clap::Parser;
+use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
+use testkit::app::Place;
+
+/// The floor on the machine whose figures the targets are: rows a second, a hundred a commit, from one client.
+const REFERENCE_ROWS_PER_S: f64 = 180_000.0;
+
+/// Measures Parlance: throughput, latency, CPU, memory, catch-up, and the floor of the machine in the same run.
+#[derive(Debug, Parser)]
+struct Options {
+    /// The binary to measure; else the one beside this program.
+    #[arg(long, env = "PARLANCE_BENCH_BINARY")]
+    binary: Option<PathBuf>,
+    /// What to measure.
+    #[arg(long, value_delimiter = ',', default_value = "idle,saturation,rates,catch-up")]
+    only: Vec<Workload>,
+    /// Pairs of users.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pairs: u16,
+    /// How many sends of each sender are under way at saturation.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=200))]
+    under_way: u16,
+    /// How long saturation and each rate are measured.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// The fixed rates, in messages a second.
+    #[arg(long, value_delimiter = ',', default_value = "200,1000", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rates: Vec<u32>,
+    /// Idle connections.
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u16).range(10..=20_000))]
+    idle: u16,
+    /// Messages that a device missed.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
+    missed: u64,
+    /// Print nothing but JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Workload {
+    Idle,
+    Saturation,
+    Rates,
+    CatchUp,
+}
+
+/// A line of the table: what, how much, and what it must reach.
+struct Line {
+    what: String,
+    value: f64,
+    unit: &'static str,
+    target: Option<Target>,
+}
+
+#[derive(Clone, Copy)]
+enum Target {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Target {
+    fn is_met(self, value: f64) -> bool {
+        match self {
+            Self::AtLeast(bound) => value >= bound,
+            Self::AtMost(bound) => value <= bound,
+        }
+    }
+}
+
+/// What was found, in the order in which it was.
+#[derive(Default)]
+struct Report {
+    lines: Vec<Line>,
+}
+
+impl Report {
+    fn add(&mut self, what: impl Into<String>, value: f64, unit: &'static str, target: Option<Target>) {
+        let what = what.into();
+        eprintln!("{what}: {value:.3} {unit}");
+        self.lines.push(Line { what, value, unit, target });
+    }
+
+    fn table(&self) -> String {
+        let lines = self.lines.iter().map(|Line { what, value, unit, target }| {
+            let target = target.map_or(String::new(), |target| {
+                let (sign, bound) = match target {
+                    Target::AtLeast(bound) => ('≥', bound),
+                    Target::AtMost(bound) => ('≤', bound),
+                };
+                format!("{sign} {bound:<10.3} {}", if target.is_met(*value) { "reached" } else { "MISSED" })
+            });
+            format!("{what:<64} {value:>12.3} {unit:<10} {target}")
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    fn json(&self) -> Value {
+        let lines = self.lines.iter().map(|Line { what, value, unit, target }| {
+            let target = target.map(|target| match target {
+                Target::AtLeast(bound) => json!({"at_least": bound, "reached": target.is_met(*value)}),
+                Target::AtMost(bound) => json!({"at_most": bound, "reached": target.is_met(*value)}),
+            });
+            json!({"what": what, "value": value, "unit": unit, "target": target})
+        });
+        Value::Array(lines.collect())
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Options::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> anyhow::Result<()> {
+    let binary = match &options.binary {
+        Some(binary) => binary.clone(),
+        None => std::env::current_exe()?.with_file_name("parlance"),
+    };
+    ensure!(
+        binary.is_file(),
+        "there is no {}: build it with `cargo build --release`, or name it with --binary",
+        binary.display()
+    );
+    bench::process::allow_open_files()?;
+    let place = Place::new(binary)?;
+    let outcome = measure(&options, &place).await;
+    let report = outcome.with_context(|| format!("the server's log ends with:\n{}", place.log_end()))?;
+    if options.json {
+        println!("{:#}", report.json());
+    } else {
+        println!("{}\n{}", report.table(), report.json());
+    }
+    Ok(())
+}
+
+async fn measure(options: &Options, place: &Place) -> anyhow::Result<Report> {
+    let mut report = Report::default();
+    let asked = |workload| options.only.contains(&workload);
+    let mut app = place.start().await?;
+    if asked(Workload::Idle) {
+        eprintln!("logging {} devices in", options.idle);
+        let (again, kib) = idle::measure(app, options.idle.into()).await?;
+        app = again;
+        report.add(format!("memory an idle connection, of {}", options.idle), kib, "KiB", Some(Target::AtMost(12.0)));
+    }
+
+    let database = app.database().await?;
+    let floor = floor::measure(&database).await?;
+    report.add("floor: rows committed, 100 a commit, one client", floor.rows_per_s, "rows/s", None);
+    report.add("floor: loopback ping-pong of 200 bytes", floor.ping_pong_us, "µs", None);
+
+    let watch = Watch { server: app.pid(), postmaster: app.postmaster()? };
+    let mut gauge = Gauge { watch, connection: PgConnection::connect_with(&database).await? };
+    if asked(Workload::Saturation) || asked(Workload::Rates) {
+        eprintln!("setting {} pairs up", options.pairs);
+        let mut pairs = Pairs::set_up(&app.server(), options.pairs.into()).await?;
+        let window = Duration::from_secs(options.seconds);
+        if asked(Workload::Saturation) {
+            let closed = Pace::Closed { under_way: options.under_way.into() };
+            let measured = gauge.workload(pairs, closed, window).await?;
+            saturation(&mut report, &measured, floor);
+            pairs = measured.pairs;
+        }
+        for &rate in options.rates.iter().filter(|_| asked(Workload::Rates)) {
+            let measured = gauge.workload(pairs, Pace::Open { per_second: rate }, window).await?;
+            fixed_rate(&mut report, &measured, rate);
+            pairs = measured.pairs;
+        }
+        eprintln!("reading and checking the histories");
+        let summary = pairs.check().await.context("the history checker found what should never be")?;
+        eprintln!("the histories are right: {summary:?}");
+    }
+    if asked(Workload::CatchUp) {
+        eprintln!("sending {} messages to one who is away", options.missed);
+        let times = catch_up::measure(&app.server(), options.missed).await?;
+        let bound = (options.missed == 10_000).then_some(Target::AtMost(0.2));
+        report.add(
+            format!("{} messages caught up, the first time", options.missed),
+            times[0].as_secs_f64(),
+            "s",
+            bound,
+        );
+        let mut sorted = times.clone();
+        sorted.sort_unstable();
+        report.add(format!("the same, median of {}", sorted.len()), sorted[sorted.len() / 2].as_secs_f64(), "s", bound);
+    }
+    gauge.connection.close().await?;
+    let status = app.stop().await?;
+    ensure!(status.success(), "the server ended with {status}");
+    Ok(report)
+}
+
+/// What is read at the beginning and the end of a window.
+struct Gauge {
+    watch: Watch,
+    connection: PgConnection,
+}
+
+struct Measured {
+    pairs: Pairs,
+    seen: Seen,
+    cpu: Cpu,
+    transactions: u64,
+}
+
+impl Gauge {
+    async fn workload(&mut self, pairs: Pairs, pace: Pace, window: Duration) -> anyhow::Result<Measured> {
+        eprintln!("{pace:?} for {window:?}");
+        let load: Load = pairs.start(pace).await?;
+        // Caches, connections and the read models' pace are to be as they are in life.
+        tokio::time::sleep(window / 5).await;
+        let (before, cpu_before, from) =
+            (transactions::next(&mut self.connection).await?, self.watch.cpu()?, Instant::now());
+        tokio::time::sleep(window).await;
+        let (after, cpu_after, to) =
+            (transactions::next(&mut self.connection).await?, self.watch.cpu()?, Instant::now());
+        let pairs = load.finish().await?;
+        let seen = pairs.seen(from, to);
+        ensure!(seen.delivered > 0, "nothing was delivered");
+        Ok(Measured { pairs, seen, cpu: cpu_after.since(cpu_before), transactions: after - before })
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of a few minutes")]
+fn per_message(value: f64, seen: &Seen) -> f64 {
+    value / seen.delivered as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of a few minutes")]
+fn saturation(report: &mut Report, Measured { seen, cpu, transactions, .. }: &Measured, floor: Floor) {
+    let scale = floor.rows_per_s / REFERENCE_ROWS_PER_S;
+    let rate = seen.delivered as f64 / seen.seconds;
+    report.add("saturation: delivered", rate, "messages/s", Some(Target::AtLeast(6000.0 * scale)));
+    let cpu_per_1000 = |seconds| 1000.0 * per_message(seconds, seen);
+    let bound = Some(Target::AtMost(0.25 / scale));
+    report.add("saturation: CPU of server and PostgreSQL", cpu_per_1000(cpu.server + cpu.postgres), "s/1000", bound);
+    report.add("saturation: CPU of the server", cpu_per_1000(cpu.server), "s/1000", None);
+    report.add("saturation: CPU of PostgreSQL", cpu_per_1000(cpu.postgres), "s/1000", None);
+    report.add("saturation: CPU of the load generator", 1e6 * per_message(cpu.load, seen), "µs/message", None);
+    let writes = per_message(*transactions as f64, seen);
+    report.add("saturation: write transactions", writes, "a message", Some(Target::AtMost(0.1)));
+    report.add("saturation: p50", seen.p50_ms, "ms", None);
+    report.add("saturation: p99", seen.p99_ms, "ms", None);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of a few minutes")]
+fn fixed_rate(report: &mut Report, Measured { seen, cpu, transactions, .. }: &Measured, rate: u32) {
+    let bound = |ms| (rate == 1000).then_some(Target::AtMost(ms));
+    report.add(format!("{rate}/s: delivered"), seen.delivered as f64 / seen.seconds, "messages/s", None);
+    report.add(format!("{rate}/s: p50 from the intended time"), seen.p50_ms, "ms", bound(2.0));
+    report.add(format!("{rate}/s: p99 from the intended time"), seen.p99_ms, "ms", bound(8.0));
+    report.add(format!("{rate}/s: slowest"), seen.max_ms, "ms", None);
+    let cpu = 1000.0 * per_message(cpu.server + cpu.postgres, seen);
+    report.add(format!("{rate}/s: CPU of server and PostgreSQL"), cpu, "s/1000", None);
+    let writes = per_message(*transactions as f64, seen);
+    report.add(format!("{rate}/s: write transactions"), writes, "a message", None);
+}

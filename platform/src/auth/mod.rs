@@ -1,0 +1,12 @@
+//! Who is asking: server keys, access tokens, revocations, tickets of the WebSocket upgrade.
+
+mod authenticator;
+mod keyring;
+mod revocations;
+mod seal;
+mod tickets;
+
+pub use authenticator::{AuthError, AuthSettings, Authenticator, Caller};
+pub use keyring::{Keyring, KeyringError};
+pub use revocations::Revocations;
+pub use tickets::Tickets;

@@ -1,0 +1,16 @@
+//! The HTTP frame that every role's routes hang in: problems, extractors, request context, limits, serving and draining.
+
+mod context;
+mod frame;
+mod json;
+mod params;
+mod problem;
+mod serve;
+pub mod surface;
+
+pub use context::{RequestContext, TraceId};
+pub use frame::{MAX_BODY_BYTES, frame};
+pub use json::Json;
+pub use params::{Path, PathId, Query};
+pub use problem::{Problem, ProblemKind};
+pub use serve::{ClientIo, serve};

@@ -1,0 +1,141 @@
+//! Rate limits: how often somebody may do something, with a burst.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use crate::config::RateLimits;
+
+/// What is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bucket {
+    /// Messages of a user.
+    Messages,
+    /// Log-ins of a pair of login name and address.
+    Logins,
+}
+
+/// A limit was reached; it may go on after this long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the rate limit was reached")]
+pub struct RetryAfter(pub Duration);
+
+impl RetryAfter {
+    /// Whole seconds, rounded up, as the header `Retry-After` has them.
+    pub fn seconds(self) -> u64 {
+        u64::try_from(self.0.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
+    }
+}
+
+/// Counts what is limited.
+pub trait Limiter: Send + Sync + 'static {
+    /// Takes one from the bucket of `key`, or says when there will be one.
+    fn check(&self, bucket: Bucket, key: &[u8]) -> Result<(), RetryAfter>;
+}
+
+const TABLES: usize = 16;
+/// Keys remembered a table; the one used longest ago is forgotten first, so that no flood of keys fills the memory.
+const KEYS: NonZeroUsize = NonZeroUsize::new(8192).expect("not zero");
+
+type Table = LruCache<u64, Instant>;
+
+/// The limiter of one process: GCRA, which keeps one instant a key.
+#[derive(Debug)]
+pub struct LocalLimiter {
+    limits: RateLimits,
+    /// By a hash that no outsider can foresee, so that no one collides with another on purpose.
+    hasher: RandomState,
+    tables: Vec<Mutex<Table>>,
+}
+
+impl LocalLimiter {
+    /// One that knows of nobody yet.
+    pub fn new(limits: RateLimits) -> Self {
+        Self {
+            limits,
+            hasher: RandomState::new(),
+            tables: (0..TABLES).map(|_| Mutex::new(LruCache::new(KEYS))).collect(),
+        }
+    }
+
+    fn check_at(&self, bucket: Bucket, key: &[u8], now: Instant) -> Result<(), RetryAfter> {
+        let rate = match bucket {
+            Bucket::Messages => self.limits.messages,
+            Bucket::Logins => self.limits.logins,
+        };
+        let Some(rate) = rate else { return Ok(()) };
+        let interval = rate.period / rate.amount.get();
+        let hash = self.hasher.hash_one((bucket, key));
+        #[expect(clippy::cast_possible_truncation, reason = "only its low bits choose a table")]
+        let mut table = self.tables[hash as usize % TABLES].lock();
+        // When the bucket is full again: each takes `interval` of it, `burst` fit into it.
+        let full_at = table.get(&hash).copied().unwrap_or(now).max(now) + interval;
+        let full = interval * rate.burst.get();
+        match full_at.checked_duration_since(now + full) {
+            Some(wait) if !wait.is_zero() => Err(RetryAfter(wait)),
+            _ => {
+                table.put(hash, full_at);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Limiter for LocalLimiter {
+    fn check(&self, bucket: Bucket, key: &[u8]) -> Result<(), RetryAfter> {
+        self.check_at(bucket, key, Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_then_the_rate() {
+        let limiter = LocalLimiter::new(RateLimits::default());
+        let now = Instant::now();
+        let check = |after_ms| limiter.check_at(Bucket::Messages, b"ann", now + Duration::from_millis(after_ms));
+        for _ in 0..60 {
+            check(0).unwrap();
+        }
+        assert_eq!(check(0).unwrap_err().seconds(), 1);
+        check(34).unwrap();
+        assert!(check(34).is_err());
+        limiter.check_at(Bucket::Messages, b"ben", now).unwrap();
+        for _ in 0..60 {
+            check(60_000).unwrap();
+        }
+        assert!(check(60_000).is_err());
+    }
+
+    #[test]
+    fn log_ins_wait_for_seconds() {
+        let limiter = LocalLimiter::new(RateLimits::default());
+        let now = Instant::now();
+        for _ in 0..10 {
+            limiter.check_at(Bucket::Logins, b"ann", now).unwrap();
+        }
+        let refused = limiter.check_at(Bucket::Logins, b"ann", now).unwrap_err();
+        assert_eq!(refused.seconds(), 6);
+    }
+
+    #[test]
+    fn without_a_limit_all_passes() {
+        let limiter = LocalLimiter::new(RateLimits::OFF);
+        assert!((0..1000).all(|_| limiter.check(Bucket::Messages, b"ann").is_ok()));
+    }
+
+    #[test]
+    fn a_flood_of_keys_stays_bounded() {
+        let limiter = LocalLimiter::new(RateLimits::default());
+        for key in 0..(TABLES * KEYS.get() * 2) {
+            limiter.check(Bucket::Logins, &key.to_be_bytes()).unwrap();
+        }
+        assert!(limiter.tables.iter().all(|table| table.lock().len() <= KEYS.get()));
+    }
+}
