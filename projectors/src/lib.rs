@@ -25,4 +25,6 @@ pub use registry::list;
 pub use runner::run;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod testing;

@@ -74,14 +74,17 @@ async fn register<'a>(
         users.iter().map(|(_, profile)| profile.and_then(|profile| profile.avatar_file_id)).collect();
     let times: Vec<_> = users.iter().map(|(user, _)| user.at).collect();
     sqlx::query(
-        "INSERT INTO users AS t (user_id, username, display_name, email, avatar_file_id, created_at) \
-         SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::timestamptz[]) \
+        "INSERT INTO users AS t \
+                (user_id, username, display_name, display_name_folded, email, avatar_file_id, created_at) \
+         SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::uuid[], \
+                              $7::timestamptz[]) \
          ON CONFLICT (user_id) DO UPDATE SET username = excluded.username, display_name = excluded.display_name, \
-            email = excluded.email, avatar_file_id = excluded.avatar_file_id, created_at = excluded.created_at",
+            display_name_folded = excluded.display_name_folded, email = excluded.email, avatar_file_id = excluded.avatar_file_id, created_at = excluded.created_at",
     )
     .bind(ids)
     .bind(usernames)
-    .bind(names)
+    .bind(&names)
+    .bind(folded(&names))
     .bind(emails)
     .bind(avatars)
     .bind(times)
@@ -102,16 +105,24 @@ async fn change<'a>(
     let names: Vec<Option<&str>> = profiles.iter().map(|profile| profile.display_name.as_deref()).collect();
     let avatars: Vec<Option<Uuid>> = profiles.iter().map(|profile| profile.avatar_file_id).collect();
     sqlx::query(
-        "UPDATE users t SET display_name = u.display_name, avatar_file_id = u.avatar_file_id \
-           FROM unnest($1::uuid[], $2::text[], $3::uuid[]) AS u(user_id, display_name, avatar_file_id) \
+        "UPDATE users t \
+            SET display_name = u.display_name, display_name_folded = u.folded, avatar_file_id = u.avatar_file_id \
+           FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[]) \
+             AS u(user_id, display_name, folded, avatar_file_id) \
           WHERE t.user_id = u.user_id",
     )
     .bind(ids)
-    .bind(names)
+    .bind(&names)
+    .bind(folded(&names))
     .bind(avatars)
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Names as search compares them.
+fn folded(names: &[Option<&str>]) -> Vec<Option<String>> {
+    names.iter().map(|name| name.map(str::to_lowercase)).collect()
 }
 
 #[cfg(test)]
@@ -130,12 +141,12 @@ mod tests {
         bench.keep(profile(2, "Benjamin"));
         bench.apply().await;
         let rows: Vec<(Uuid, String, Option<String>, String)> =
-            bench.rows("SELECT user_id, username, display_name, email FROM users ORDER BY username").await;
+            bench.rows("SELECT user_id, display_name, display_name_folded, email FROM users ORDER BY username").await;
         assert_eq!(
             rows,
             [
-                (ann(), "ann".into(), Some("Ann".into()), "ann@example.org".into()),
-                (Uuid::from_u128(2), "ben".into(), Some("Benjamin".into()), "ben@example.org".into()),
+                (ann(), "Ann".into(), Some("ann".into()), "ann@example.org".into()),
+                (Uuid::from_u128(2), "Benjamin".into(), Some("benjamin".into()), "ben@example.org".into()),
             ]
         );
     }
