@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::database::connect;
 use crate::registry::PROJECTIONS;
-use crate::testing::{MemoryLog, Room, profile, registered, session};
+use crate::testing::{MemoryLog, Room, profile, registered, rows, session};
 
 /// What may happen; whether it can, the simulation knows.
 #[derive(Clone, Copy, Debug)]
@@ -137,17 +137,6 @@ async fn apply(connection: &mut PgConnection, records: &[Arc<Record>], cuts: &[u
             projection.apply(connection, &batch).await.unwrap();
         }
     }
-}
-
-/// All rows of all tables.
-async fn rows(connection: &mut PgConnection) -> BTreeSet<String> {
-    let mut all = BTreeSet::new();
-    for table in PROJECTIONS.iter().flat_map(|projection| projection.describe().tables) {
-        let query = format!("SELECT '{table} ' || to_jsonb(t)::text FROM {table} t");
-        let rows: Vec<String> = sqlx::query_scalar(AssertSqlSafe(query)).fetch_all(&mut *connection).await.unwrap();
-        all.extend(rows);
-    }
-    all
 }
 
 /// Those that only one of them has.

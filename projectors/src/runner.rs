@@ -315,3 +315,181 @@ fn news(batch: Vec<Arc<Record>>, read: &mut [u64]) -> Result<Vec<Arc<Record>>, I
     }
     Ok(fresh)
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use schemas::{Event, Role};
+    use testkit::{Database, eventually};
+    use tokio_util::sync::DropGuard;
+
+    use super::*;
+    use crate::projection::Description;
+    use crate::testing::{Room, World, ann, ben, registered};
+
+    const BOUND: Duration = Duration::from_secs(20);
+
+    fn start(world: &World, database: &Database) -> (AppliedPositions, DropGuard) {
+        let (applied, shutdown) = (AppliedPositions::default(), CancellationToken::new());
+        let bus: Arc<dyn Bus> = Arc::clone(&world.bus) as _;
+        tokio::spawn(run(database.pool().clone(), bus, applied.clone(), shutdown.clone()));
+        (applied, shutdown.drop_guard())
+    }
+
+    async fn applied_all(world: &World, applied: &AppliedPositions) {
+        assert!(applied.reached(&world.log.heads(), BOUND).await, "not applied in time");
+    }
+
+    async fn number(database: &Database, query: &'static str) -> i64 {
+        sqlx::query_scalar(query).fetch_one(database.pool()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn rows_follow_the_log_and_a_restart_goes_on_from_the_checkpoints() {
+        let (world, database) = (World::new(), Database::new().await);
+        let mut room = Room::new(5);
+        world.append(registered(1, "ann")).await;
+        world.append(room.created(&[(ann(), Role::Owner), (ben(), Role::Member)])).await;
+        for _ in 0..900 {
+            world.append(room.said(ann())).await;
+        }
+        // More than the bus remembers: what came before is read from the log.
+        let (applied, stop) = start(&world, &database);
+        applied_all(&world, &applied).await;
+        assert_eq!(number(&database, "SELECT count(*) FROM read.timeline").await, 901);
+        drop(stop);
+        world.append(room.delivered(ben(), 7, 0)).await;
+        world.append(room.left(ben())).await;
+        let (applied, _stop) = start(&world, &database);
+        applied_all(&world, &applied).await;
+        assert_eq!(number(&database, "SELECT count(*) FROM read.timeline").await, 902);
+        assert_eq!(number(&database, "SELECT member_count::bigint FROM read.conversations").await, 1);
+        assert_eq!(number(&database, "SELECT delivered_to FROM read.receipts").await, 7);
+        let behind = "SELECT count(*) FROM read.checkpoints WHERE topic = 1 AND shard = 1 AND position <> 903";
+        assert_eq!(number(&database, behind).await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_poison_event_parks_its_key_for_its_projection_alone() {
+        let (world, database) = (World::new(), Database::new().await);
+        // All in one shard, and so in one batch.
+        let mut rooms = [Room::new(4), Room::new(8), Room::new(12)];
+        for room in &mut rooms {
+            world.append(room.created(&[(ann(), Role::Owner)])).await;
+            world.append(room.said(ann())).await;
+        }
+        world.append(rooms[1].said_with(ann(), |message| message.content = Some("no \0 column takes it".into()))).await;
+        for room in &mut rooms {
+            world.append(room.said(ann())).await;
+        }
+        let (applied, stop) = start(&world, &database);
+        applied_all(&world, &applied).await;
+        drop(stop);
+        world.append(rooms[1].said(ann())).await;
+        world.append(rooms[2].said(ann())).await;
+        let (applied, _stop) = start(&world, &database);
+        applied_all(&world, &applied).await;
+        let parked: Vec<(String, Uuid, String)> =
+            sqlx::query_as("SELECT projection, key, error FROM read.parked ORDER BY position")
+                .fetch_all(database.pool())
+                .await
+                .unwrap();
+        let follows = "follows a parked event of its key";
+        let errors: Vec<&str> = parked.iter().map(|(_, _, error)| error.as_str()).collect();
+        assert_eq!(errors, ["PostgreSQL refuses a value with 22021", follows, follows]);
+        assert!(parked.iter().all(|(projection, key, _)| projection == "timeline" && *key == rooms[1].id));
+        // What came before it stands, and so does everything else.
+        assert_eq!(number(&database, "SELECT count(*) FROM read.timeline").await, 2 + 3 + 4);
+        assert_eq!(number(&database, "SELECT sum(last_seq)::bigint FROM read.conversations").await, 3 + 5 + 4);
+    }
+
+    /// Fails, or panics, at whatever it is told to.
+    struct Fragile(fn(&Record) -> Result<(), ApplyError>);
+
+    #[async_trait]
+    impl Projection for Fragile {
+        fn describe(&self) -> Description {
+            Description { name: "fragile", topic: Topic::Users, tables: &[] }
+        }
+
+        async fn apply(&self, connection: &mut PgConnection, batch: &[Arc<Record>]) -> Result<(), ApplyError> {
+            for record in batch {
+                (self.0)(record)?;
+                let insert = "INSERT INTO fragile SELECT $1";
+                sqlx::query(insert).bind(record.key).execute(&mut *connection).await?;
+            }
+            Ok(())
+        }
+    }
+
+    static PANICS: Fragile = Fragile(|record| match &record.event {
+        Event::UserRegistered(user) if user.username == "ben" => panic!("not ben"),
+        _ => Ok(()),
+    });
+
+    #[tokio::test]
+    async fn a_projection_that_panics_parks_what_it_panics_at() {
+        let (world, database) = (World::new(), Database::new().await);
+        sqlx::query("CREATE TABLE read.fragile (key uuid)").execute(database.pool()).await.unwrap();
+        for (user, name) in [(4, "ann"), (8, "ben"), (12, "cleo"), (8, "ben again")] {
+            world.append(registered(user, name)).await;
+        }
+        let (applied, bus) = (AppliedPositions::default(), Arc::clone(&world.bus) as Arc<dyn Bus>);
+        let runner = Runner::new(database.pool(), &bus, &applied, Topic::Users, vec![&PANICS]);
+        let running = tokio::spawn(runner.run(CancellationToken::new()));
+        applied_all(&world, &applied).await;
+        running.abort();
+        assert_eq!(number(&database, "SELECT count(*) FROM read.fragile").await, 2);
+        assert_eq!(number(&database, "SELECT count(DISTINCT key) + count(*) FROM read.parked").await, 1 + 2);
+    }
+
+    #[tokio::test]
+    async fn of_two_runners_only_one_applies_each_batch() {
+        let (world, database) = (World::new(), Database::new().await);
+        let runners = [start(&world, &database), start(&world, &database)];
+        let mut room = Room::new(5);
+        world.append(room.created(&[(ann(), Role::Owner), (ben(), Role::Member)])).await;
+        for number in 0..400 {
+            world.append(if number % 7 == 3 { room.left(ben()) } else { room.said(ann()) }).await;
+            if number % 7 == 3 {
+                world.append(room.joined(ben(), Role::Member)).await;
+            }
+            tokio::task::yield_now().await;
+        }
+        for (applied, _) in &runners {
+            applied_all(&world, applied).await;
+        }
+        assert_eq!(number(&database, "SELECT count(*) FROM read.timeline").await, i64::try_from(room.seq).unwrap());
+        assert_eq!(
+            number(&database, "SELECT last_seq FROM read.conversations").await,
+            i64::try_from(room.seq).unwrap()
+        );
+        assert_eq!(number(&database, "SELECT count(*) FROM read.parked").await, 0);
+        assert_eq!(number(&database, "SELECT member_count::bigint FROM read.conversations").await, 2);
+    }
+
+    #[tokio::test]
+    async fn a_lost_connection_costs_a_moment() {
+        let (world, database) = (World::new(), Database::new().await);
+        let (applied, _stop) = start(&world, &database);
+        let mut room = Room::new(5);
+        world.append(room.created(&[(ann(), Role::Owner)])).await;
+        for _ in 0..5 {
+            applied_all(&world, &applied).await;
+            let mut killed = 0;
+            eventually("the runners' connections", BOUND, async || {
+                killed += number(
+                    &database,
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                      WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%checkpoints%'",
+                )
+                .await;
+                killed > 0
+            })
+            .await;
+            world.append(room.said(ann())).await;
+        }
+        applied_all(&world, &applied).await;
+        assert_eq!(number(&database, "SELECT count(*) FROM read.timeline").await, 6);
+    }
+}

@@ -1,6 +1,6 @@
 //! What the tests of projections share: a log in memory, events, and a bench for one projection.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -13,7 +13,7 @@ use schemas::{
     UserProfileChanged, UserRegistered,
 };
 use sqlx::postgres::PgRow;
-use sqlx::{FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use testkit::Database;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::database::connect;
 use crate::projection::Projection;
+use crate::registry::PROJECTIONS;
 
 pub(crate) const SHARDS: u16 = 4;
 
@@ -215,6 +216,17 @@ impl World {
         self.bus.publish(&[Arc::clone(&record)]).await.unwrap();
         record
     }
+}
+
+/// All rows of all tables.
+pub(crate) async fn rows(connection: &mut PgConnection) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for table in PROJECTIONS.iter().flat_map(|projection| projection.describe().tables) {
+        let query = format!("SELECT '{table} ' || to_jsonb(t)::text FROM {table} t");
+        let rows: Vec<String> = sqlx::query_scalar(AssertSqlSafe(query)).fetch_all(&mut *connection).await.unwrap();
+        all.extend(rows);
+    }
+    all
 }
 
 /// One projection over a database of its own.
