@@ -3,11 +3,13 @@
 
 mod basics;
 mod concurrency;
+mod cqrs;
 mod crash;
 mod history;
 mod model;
 mod random;
 mod tampering;
+mod upcasting;
 
 use std::time::Duration;
 
