@@ -474,7 +474,7 @@ mod tests {
         let room = &mut rooms[number % count];
         match number % 50 {
             49 => drop(world.append(profile(1, &format!("name {number}"))).await),
-            20 if number / 50 % 2 == 0 => {
+            20 if number % 100 == 20 => {
                 for room in rooms {
                     world.append(room.joined(cleo(), Role::Member)).await;
                 }

@@ -320,10 +320,11 @@ fn news(batch: Vec<Arc<Record>>, read: &mut [u64]) -> Result<Vec<Arc<Record>>, I
 mod tests {
     use async_trait::async_trait;
     use schemas::{Event, Role};
-    use testkit::{Database, eventually};
+    use testkit::Database;
     use tokio_util::sync::DropGuard;
 
     use super::*;
+    use crate::database::APPLICATION;
     use crate::projection::Description;
     use crate::testing::{Room, World, ann, ben, registered};
 
@@ -476,17 +477,15 @@ mod tests {
         world.append(room.created(&[(ann(), Role::Owner)])).await;
         for _ in 0..5 {
             applied_all(&world, &applied).await;
-            let mut killed = 0;
-            eventually("the runners' connections", BOUND, async || {
-                killed += number(
-                    &database,
-                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-                      WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%checkpoints%'",
-                )
-                .await;
-                killed > 0
-            })
-            .await;
+            let killed: i64 = sqlx::query_scalar(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                  WHERE datname = current_database() AND application_name = $1",
+            )
+            .bind(APPLICATION)
+            .fetch_one(database.pool())
+            .await
+            .unwrap();
+            assert!(killed > 0);
             world.append(room.said(ann())).await;
         }
         applied_all(&world, &applied).await;
