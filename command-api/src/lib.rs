@@ -16,6 +16,8 @@ mod routes;
 mod service;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod validate;
 
 pub use receipts::ReceiptMove;

@@ -24,7 +24,7 @@ pub(crate) struct Api {
     pub(crate) service: Service,
     router: Router,
     _stop: DropGuard,
-    database: Database,
+    database: Arc<Database>,
 }
 
 /// A user who is logged in.
@@ -92,14 +92,19 @@ impl Api {
 
     /// With the default limits.
     pub(crate) async fn limited() -> Self {
-        Self::on(Database::new().await, Settings::default(), RateLimits::default()).await
+        Self::on(Arc::new(Database::new().await), Settings::default(), RateLimits::default()).await
     }
 
     pub(crate) async fn with(settings: Settings) -> Self {
-        Self::on(Database::new().await, settings, RateLimits::OFF).await
+        Self::on(Arc::new(Database::new().await), settings, RateLimits::OFF).await
     }
 
-    async fn on(database: Database, settings: Settings, limits: RateLimits) -> Self {
+    /// Another process on the same database.
+    pub(crate) async fn beside(&self) -> Self {
+        Self::on(self.database.clone(), Settings::default(), RateLimits::OFF).await
+    }
+
+    async fn on(database: Arc<Database>, settings: Settings, limits: RateLimits) -> Self {
         let pool = database.pool().clone();
         let stop = CancellationToken::new();
         let auth = AuthSettings::default();

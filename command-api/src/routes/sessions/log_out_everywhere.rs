@@ -1,11 +1,13 @@
 //! `DELETE /v1/sessions`
 
 use axum::extract::State;
+use axum::response::Response;
 use domain::session::RevokeReason;
-use http::StatusCode;
 use platform::auth::Caller;
 use platform::http::{Problem, RequestContext};
 
+use super::logged_out;
+use crate::commands::LiveSession;
 use crate::docs::CallerProblems;
 use crate::service::Service;
 
@@ -18,13 +20,15 @@ pub(crate) async fn log_out_everywhere(
     State(service): State<Service>,
     caller: Caller,
     context: RequestContext,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
+    let Caller { user_id, session_id, device_id, .. } = caller;
+    let mut live = vec![LiveSession { session_id, device_id: Some(device_id) }];
     loop {
-        let live = service.live_sessions(caller.user_id).await?;
+        let ended = service.end_sessions(user_id, live, RevokeReason::LoggedOut, &context).await?;
+        live = service.live_sessions(user_id).await?;
         if live.is_empty() {
-            return Ok(StatusCode::NO_CONTENT);
+            return Ok(logged_out(&ended));
         }
-        service.end_sessions(caller.user_id, live, RevokeReason::LoggedOut, &context).await?;
     }
 }
 

@@ -1,11 +1,12 @@
 //! `DELETE /v1/sessions/current`
 
 use axum::extract::State;
+use axum::response::Response;
 use domain::session::RevokeReason;
-use http::StatusCode;
 use platform::auth::Caller;
 use platform::http::{Problem, RequestContext};
 
+use super::logged_out;
 use crate::commands::LiveSession;
 use crate::docs::CallerProblems;
 use crate::service::Service;
@@ -19,10 +20,10 @@ pub(crate) async fn log_out_here(
     State(service): State<Service>,
     caller: Caller,
     context: RequestContext,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     let session = LiveSession { session_id: caller.session_id, device_id: Some(caller.device_id) };
-    service.end_sessions(caller.user_id, vec![session], RevokeReason::LoggedOut, &context).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let ended = service.end_sessions(caller.user_id, vec![session], RevokeReason::LoggedOut, &context).await?;
+    Ok(logged_out(&ended))
 }
 
 #[cfg(test)]
@@ -36,7 +37,8 @@ mod tests {
         let api = Api::new().await;
         let ann = api.user("ann").await;
         let elsewhere = api.log_in("ann").await;
-        api.delete("/v1/sessions/current", &ann).await.is(204);
+        let ended = api.delete("/v1/sessions/current", &ann).await.is(204);
+        assert!(ended.header("position").is_some());
         api.patch("/v1/users/me", &ann, json!({})).await.is(401);
         api.delete("/v1/sessions/current", &ann).await.is(401);
         api.refresh(&ann).await.is(401);

@@ -1,13 +1,15 @@
 //! `DELETE /v1/sessions/{session_id}`
 
 use axum::extract::State;
+use axum::response::Response;
 use domain::session::RevokeReason;
-use http::StatusCode;
 use platform::auth::Caller;
 use platform::http::{PathId, Problem, RequestContext};
 
+use super::logged_out;
 use crate::commands::{LiveSession, RevokeSessions};
 use crate::docs::CallerProblems;
+use crate::execute::token;
 use crate::service::Service;
 
 /// Log out there
@@ -25,18 +27,18 @@ pub(crate) async fn log_out_there(
     caller: Caller,
     PathId(session_id): PathId,
     context: RequestContext,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     let user_id = caller.user_id;
     // A session that lives on none of the caller's devices may be another user's: its tokens are not touched here.
     let live = service.live_sessions(user_id).await?.into_iter().find(|session| session.session_id == session_id);
     let reason = RevokeReason::LoggedOut;
-    if let Some(session) = live {
-        service.end_sessions(user_id, vec![session], reason, &context).await?;
+    let ended = if let Some(session) = live {
+        service.end_sessions(user_id, vec![session], reason, &context).await?
     } else {
         let sessions = vec![LiveSession { session_id, device_id: None }];
-        service.execute(RevokeSessions { user_id, sessions, reason }, &context).await?;
-    }
-    Ok(StatusCode::NO_CONTENT)
+        token(service.execute(RevokeSessions { user_id, sessions, reason }, &context).await?.position)
+    };
+    Ok(logged_out(&ended))
 }
 
 #[cfg(test)]

@@ -6,15 +6,25 @@ pub(crate) mod log_out_here;
 pub(crate) mod log_out_there;
 pub(crate) mod refresh;
 
+use axum::response::{IntoResponse, Response};
 use domain::session::RevokeReason;
+use http::StatusCode;
 use platform::http::{Problem, RequestContext};
+use schemas::PositionToken;
 use schemas::rest::SessionTokens;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::answer::positioned;
 use crate::commands::{DEVICES, LiveSession, RevokeSessions};
+use crate::execute::token;
 use crate::refresh_token::RefreshToken;
 use crate::service::Service;
+
+/// 204, and where the end of the sessions stands in the log.
+pub(crate) fn logged_out(position: &PositionToken) -> Response {
+    (StatusCode::NO_CONTENT, positioned(position)).into_response()
+}
 
 /// Sessions that are ended in one command.
 const AT_ONCE: u32 = 1_000;
@@ -38,10 +48,10 @@ impl Service {
         sessions: Vec<LiveSession>,
         reason: RevokeReason,
         context: &RequestContext,
-    ) -> Result<(), Problem> {
+    ) -> Result<PositionToken, Problem> {
         self.refuse_tokens(&sessions).await?;
-        self.execute(RevokeSessions { user_id, sessions, reason }, context).await?;
-        Ok(())
+        let executed = self.execute(RevokeSessions { user_id, sessions, reason }, context).await?;
+        Ok(token(executed.position))
     }
 
     /// Refuses the access tokens of sessions that live.

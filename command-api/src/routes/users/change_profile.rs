@@ -17,8 +17,8 @@ use crate::validate::Checks;
 /// The body, with what it may name that cannot be set.
 #[derive(Deserialize)]
 pub(crate) struct Body {
-    #[serde(flatten)]
-    change: ChangeProfile,
+    #[serde(default)]
+    display_name: Option<String>,
     #[serde(default)]
     avatar_file_id: Option<IgnoredAny>,
 }
@@ -35,11 +35,11 @@ pub(crate) async fn change_profile(
     Json(body): Json<Body>,
 ) -> Result<Answer<Done>, Problem> {
     let mut checks = Checks::default();
-    checks.optional_name("/display_name", body.change.display_name.as_deref());
+    checks.optional_name("/display_name", body.display_name.as_deref());
     checks.expect(body.avatar_file_id.is_none(), "/avatar_file_id", "not a file of yours");
     checks.done()?;
 
-    let command = commands::ChangeProfile { user_id: caller.user_id, display_name: body.change.display_name };
+    let command = commands::ChangeProfile { user_id: caller.user_id, display_name: body.display_name };
     let executed = service.execute(command, &context).await?;
     let position = token(executed.position);
     Ok(Answer::ok(position.clone(), Done { position }))
@@ -71,5 +71,7 @@ mod tests {
         let body = json!({"display_name": "", "avatar_file_id": uuid::Uuid::now_v7()});
         let refused = api.patch("/v1/users/me", &ann, body).await.is(422);
         assert_eq!(refused.pointers(), ["/display_name", "/avatar_file_id"]);
+        let refused = api.patch("/v1/users/me", &ann, json!({"display_name": 7})).await.is(422);
+        assert_eq!(refused.pointers(), ["/display_name"]);
     }
 }
