@@ -90,9 +90,9 @@ async fn the_context_of_a_request_stands_with_its_events() {
         .unwrap();
     let answer = api.ask(request).await.created();
     assert_eq!((answer.header("x-request-id"), answer.header("traceparent")), (Some("order-7"), Some(trace)));
-    let metadata: serde_json::Value =
-        sqlx::query_scalar("SELECT metadata FROM log.events").fetch_one(api.pool()).await.unwrap();
-    assert_eq!(metadata, json!({"correlation_id": "order-7", "traceparent": trace}));
+    let events = api.log().await;
+    let context = events[0].metadata.as_deref().unwrap();
+    assert_eq!((context.correlation_id.as_deref(), context.traceparent.as_deref()), (Some("order-7"), Some(trace)));
 }
 
 #[tokio::test]
