@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(50);
-const LONGEST: Duration = Duration::from_secs(5);
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// Doubles from try to try, up to a bound; a success starts it over.
 #[derive(Debug, Default)]
@@ -19,6 +19,11 @@ impl Backoff {
         wait.min(LONGEST)
     }
 
+    /// Whether nothing failed since the last success.
+    pub(crate) fn is_well(&self) -> bool {
+        self.failures == 0
+    }
+
     /// All is well; whether it was not before.
     pub(crate) fn succeeded(&mut self) -> bool {
         std::mem::take(&mut self.failures) > 0
@@ -32,8 +37,8 @@ mod tests {
     #[test]
     fn doubles_up_to_its_bound_and_starts_over() {
         let mut backoff = Backoff::default();
-        let waits: Vec<u128> = (0..9).map(|_| backoff.failed().as_millis()).collect();
-        assert_eq!(waits, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        let waits: Vec<u128> = (0..7).map(|_| backoff.failed().as_millis()).collect();
+        assert_eq!(waits, [50, 100, 200, 400, 800, 1000, 1000]);
         assert!(backoff.succeeded() && !backoff.succeeded());
         assert_eq!(backoff.failed(), FIRST);
     }

@@ -3,10 +3,14 @@
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{Connection, PgPool};
 
+/// What the database's list of connections calls ours.
+pub(crate) const APPLICATION: &str = "parlance projectors";
+
 /// A connection of its own, whose unqualified names are those of `schema`.
 pub(crate) async fn connect(pool: &PgPool, schema: &str) -> Result<PgConnection, sqlx::Error> {
     let options: PgConnectOptions = (*pool.connect_options()).clone();
-    PgConnection::connect_with(&options.options([("search_path", schema)])).await
+    let options = options.application_name(APPLICATION).options([("search_path", schema)]);
+    PgConnection::connect_with(&options).await
 }
 
 /// What PostgreSQL's bigint holds of a position or number, which all fit.

@@ -149,7 +149,7 @@ fn the_same_log_brings_the_same_rows_however_it_is_cut() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let database = runtime.block_on(Database::new());
     let connection = runtime.block_on(connect(database.pool(), "read")).unwrap();
-    let connection = std::cell::RefCell::new(connection);
+    let connection = tokio::sync::Mutex::new(connection);
     let mut runner =
         TestRunner::new(Config { cases: 40, max_shrink_iters: 200, failure_persistence: None, ..Config::default() });
     let input = (steps(), prop::collection::vec(1..30_usize, 0..40), prop::collection::vec(1..30_usize, 0..40));
@@ -157,7 +157,7 @@ fn the_same_log_brings_the_same_rows_however_it_is_cut() {
         let records = log(&steps);
         assert!(records.iter().any(|record| record.topic == Topic::Users));
         runtime.block_on(async {
-            let connection = &mut *connection.borrow_mut();
+            let connection = &mut *connection.lock().await;
             empty(connection).await;
             apply(connection, &records, &vec![1; records.len()]).await;
             let one_by_one = rows(connection).await;

@@ -98,7 +98,7 @@ impl Runner {
     }
 
     pub(crate) async fn run(self, shutdown: CancellationToken) {
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut well) = (Backoff::default(), Instant::now());
         loop {
             // A transaction that has begun is finished first, or given up in time.
             let Err(interruption) = self.follow(&mut backoff, &shutdown).await else { return };
@@ -108,6 +108,10 @@ impl Runner {
                     PACE
                 }
                 ref failure => {
+                    if backoff.is_well() {
+                        well = Instant::now();
+                    }
+                    self.measure_stall(well).await;
                     let wait = backoff.failed();
                     let failure: &dyn std::error::Error = failure;
                     tracing::warn!(
@@ -230,19 +234,34 @@ impl Runner {
         }));
     }
 
+    /// The same while nothing is applied, since `well`.
+    async fn measure_stall(&self, well: Instant) {
+        let heads = self.bus.heads(self.topic).await.unwrap_or_default();
+        let applied = |shard| self.positions.get(self.topic, shard);
+        let behind: u64 = heads.iter().map(|(shard, head)| head.saturating_sub(applied(*shard))).sum();
+        for projection in &self.projections {
+            lag(projection.describe().name, behind, well.elapsed().as_secs_f64());
+        }
+    }
+
     /// How far behind each projection is: in positions, and in seconds since `oldest` if it is at all.
     async fn measure_lag(&self, running: &[Running], oldest: OffsetDateTime) -> Result<(), Interruption> {
         let heads = self.bus.heads(self.topic).await?;
         let age = (OffsetDateTime::now_utc() - oldest).as_seconds_f64().max(0.0);
         for one in running {
             let behind: u64 = heads.iter().zip(&one.applied).map(|((_, head), at)| head.saturating_sub(*at)).sum();
-            let seconds = if behind == 0 { 0.0 } else { age };
-            #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-            metrics::gauge!("parlance_projection_lag_positions", "projection" => one.name).set(behind as f64);
-            metrics::gauge!("parlance_projection_lag_seconds", "projection" => one.name).set(seconds);
+            lag(one.name, behind, age);
         }
         Ok(())
     }
+}
+
+/// Tells how far behind a projection is; not at all, if by no position.
+fn lag(projection: &'static str, positions: u64, seconds: f64) {
+    let seconds = if positions == 0 { 0.0 } else { seconds };
+    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+    metrics::gauge!("parlance_projection_lag_positions", "projection" => projection).set(positions as f64);
+    metrics::gauge!("parlance_projection_lag_seconds", "projection" => projection).set(seconds);
 }
 
 enum Outcome {
@@ -320,10 +339,11 @@ fn news(batch: Vec<Arc<Record>>, read: &mut [u64]) -> Result<Vec<Arc<Record>>, I
 mod tests {
     use async_trait::async_trait;
     use schemas::{Event, Role};
-    use testkit::{Database, eventually};
+    use testkit::Database;
     use tokio_util::sync::DropGuard;
 
     use super::*;
+    use crate::database::APPLICATION;
     use crate::projection::Description;
     use crate::testing::{Room, World, ann, ben, registered};
 
@@ -476,17 +496,15 @@ mod tests {
         world.append(room.created(&[(ann(), Role::Owner)])).await;
         for _ in 0..5 {
             applied_all(&world, &applied).await;
-            let mut killed = 0;
-            eventually("the runners' connections", BOUND, async || {
-                killed += number(
-                    &database,
-                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-                      WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%checkpoints%'",
-                )
-                .await;
-                killed > 0
-            })
-            .await;
+            let killed: i64 = sqlx::query_scalar(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                  WHERE datname = current_database() AND application_name = $1",
+            )
+            .bind(APPLICATION)
+            .fetch_one(database.pool())
+            .await
+            .unwrap();
+            assert!(killed > 0);
             world.append(room.said(ann())).await;
         }
         applied_all(&world, &applied).await;

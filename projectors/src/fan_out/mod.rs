@@ -52,8 +52,8 @@ impl FanOut {
                 Ok(subscription) => self.follow(subscription, &mut backoff).await,
                 Err(error) => error,
             };
-            let error: &dyn std::error::Error = &error;
-            tracing::warn!(topic = self.topic.name(), error, "fan-out waits, and tries again");
+            let topic = self.topic.name();
+            tracing::warn!(topic, error = &error as &dyn std::error::Error, "fan-out waits, and tries again");
             sleep(backoff.failed()).await;
         }
     }
@@ -243,6 +243,15 @@ mod tests {
         let all = Channel::Conversation(large.id);
         let expected = [(all, "message.delivered"), (Channel::User(ann()), "message.delivered"), (all, "message.read")];
         assert_eq!(receipts(&setup.told), expected);
+    }
+
+    #[tokio::test]
+    async fn runs_as_a_task_until_it_is_told_to_stop() {
+        let (world, database, shutdown) = (World::new(), Database::new().await, CancellationToken::new());
+        let (bus, live) = (Arc::clone(&world.bus) as Arc<dyn Bus>, Arc::new(InProcessLive::default()));
+        let running = tokio::spawn(run(database.pool().clone(), bus, live, shutdown.clone()));
+        shutdown.cancel();
+        running.await.unwrap();
     }
 
     #[tokio::test]
