@@ -3,6 +3,8 @@
 //!
 //! Nothing private stands here: what the log keeps is translated into these types at the edge, by the relay.
 
+pub mod asyncapi;
+pub mod catalogue;
 mod conversation;
 mod event;
 mod position;
@@ -12,6 +14,8 @@ pub mod rfc3339_ms;
 mod session;
 mod topic;
 mod user;
+#[cfg(test)]
+mod validation;
 pub mod ws;
 
 pub use conversation::{
