@@ -5,6 +5,7 @@
 
 pub mod asyncapi;
 pub mod catalogue;
+mod cloud_event;
 mod conversation;
 mod event;
 mod position;
@@ -18,6 +19,7 @@ mod user;
 mod validation;
 pub mod ws;
 
+pub use cloud_event::{CloudEvent, DEFAULT_BASE};
 pub use conversation::{
     Body, ConversationCreated, ConversationRenamed, History, InitialMember, Kind, MemberJoined, MemberLeft,
     MemberRoleChanged, Message, Numbered, ReceiptMoved, Role, SettingsChanged,
