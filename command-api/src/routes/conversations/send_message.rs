@@ -36,7 +36,8 @@ pub struct Sent {
     responses(
         (status = 201, body = MessageSent),
         (status = 200, body = MessageSent, description = "It was said before"),
-        (status = 429, body = schemas::rest::Problem, description = "Too many messages"),
+        (status = 429, body = schemas::rest::Problem, content_type = "application/problem+json",
+            description = "Too many messages"),
         CallerProblems, ConversationProblems, BodyProblems,
     ),
 )]
