@@ -2,6 +2,8 @@
 
 mod commands;
 mod database;
+#[cfg(test)]
+mod surface;
 
 use std::process::ExitCode;
 

@@ -26,7 +26,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 pub use documents::{Documents, merged};
 pub use operations::{Checked, Dependency, Operations};
-pub use state::{Dependencies, QueryState, ShardOf};
+pub use state::{Dependencies, QueryState, ShardOf, steady_plans};
 
 /// The routes of all queries.
 pub fn router(state: QueryState) -> Router {

@@ -8,6 +8,7 @@ use platform::applied::AppliedPositions;
 use platform::auth::Authenticator;
 use schemas::Position;
 use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
 use uuid::Uuid;
 
 use crate::checkpoints::CheckpointPoller;
@@ -16,9 +17,18 @@ use crate::documents::Documents;
 /// Tells the shard of an ordering key.
 pub type ShardOf = Arc<dyn Fn(Uuid) -> u16 + Send + Sync>;
 
+/// How connections of the queries' pool are to be opened.
+///
+/// Each statement is planned once (planning one costs ten times its execution), by what it asks and not by how small
+/// its tables were just then: all of them go by an index.
+#[must_use]
+pub fn steady_plans(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off"), ("jit", "off")])
+}
+
 /// What the queries need from the process they run in.
 pub struct Dependencies {
-    /// The database of the read models, or a replica of it.
+    /// The database of the read models, or a replica of it; opened with [`steady_plans`].
     pub pool: PgPool,
     /// How far the read models have got.
     pub applied: AppliedPositions,

@@ -17,6 +17,7 @@ use platform::config::{CommonFlags, Config, ServeFlags};
 use platform::lifecycle::Lifecycle;
 use platform::limits::LocalLimiter;
 use platform::live::{InProcessLive, LiveBus};
+use platform::postgres::{PoolSettings, connect};
 use platform::telemetry::Metrics;
 use query_api::{Dependencies, Dependency, Documents, Operations, QueryState};
 use relay::{LogBackfill, Relay};
@@ -168,7 +169,11 @@ impl Pools {
             log: database.pool("log", connections::LOG).await?,
             state: database.pool("state", connections::STATE).await?,
             projections: database.pool("projections", connections::PROJECTIONS).await?,
-            queries: database.pool("queries", connections::QUERIES).await?,
+            queries: connect(
+                &query_api::steady_plans(database.server().clone()),
+                &PoolSettings::named("queries", connections::QUERIES),
+            )
+            .await?,
         })
     }
 

@@ -18,6 +18,7 @@ use schemas::rest::{Conversation, MessageView, Page};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 use testkit::Database;
 use time::{Duration, OffsetDateTime};
 use tokio_util::sync::CancellationToken;
@@ -81,8 +82,13 @@ impl World {
         let revocations = Revocations::open(pool.clone(), settings.access_ttl, CancellationToken::new()).await.unwrap();
         let authenticator = Authenticator::new(keyring, revocations, settings);
         let applied = AppliedPositions::default();
+        let queries = PgPoolOptions::new()
+            .max_connections(5)
+            .connect_with(crate::steady_plans(database.options()))
+            .await
+            .unwrap();
         let state = QueryState::new(Dependencies {
-            pool: pool.clone(),
+            pool: queries,
             applied: applied.clone(),
             authenticator: authenticator.clone(),
             shard_of: Arc::new(|_| 3),
