@@ -29,12 +29,12 @@ impl AppliedPositions {
         self.shared.positions.read().get(&(topic, shard)).copied().unwrap_or(0)
     }
 
-    /// The last positions applied in all shards of a topic, by shard; none where nothing was applied yet.
+    /// The last positions applied in all shards of a topic, by shard, without those where nothing was applied yet.
     pub fn all(&self, topic: Topic) -> PositionToken {
         let known = self.shared.positions.read();
         let mut places: Vec<_> = known
             .iter()
-            .filter(|((of, _), _)| *of == topic)
+            .filter(|((of, _), position)| *of == topic && **position > 0)
             .map(|(&(topic, shard), &position)| Position { topic, shard, position })
             .collect();
         places.sort_unstable();
