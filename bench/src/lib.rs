@@ -4,6 +4,7 @@
 //! What it sees is recorded and goes through the history checker in the end, so that speed never hides a loss.
 
 pub mod catch_up;
+pub mod demo;
 pub mod floor;
 pub mod idle;
 pub mod pairs;

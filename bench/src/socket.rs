@@ -323,4 +323,52 @@ mod tests {
         assert_eq!(parse(br#"{"type":"pong"}"#).unwrap(), Frame::Quiet);
         assert!(parse(br#"{"type":"error","problem":{}}"#).is_err());
     }
+
+    #[tokio::test]
+    async fn a_peer_understands_what_is_written_and_is_understood() {
+        use futures::{SinkExt, StreamExt};
+        use tokio_tungstenite::tungstenite::Message;
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}/", listener.local_addr().unwrap());
+        let peer = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+            let mut said = Vec::new();
+            while said.len() < 2 {
+                if let Message::Text(text) = socket.next().await.unwrap().unwrap() {
+                    said.push(text.to_string());
+                }
+            }
+            socket.send(Message::Ping(Vec::new().into())).await.unwrap();
+            socket.send(Message::text(r#"{"type":"synced"}"#)).await.unwrap();
+            assert!(matches!(socket.next().await, Some(Ok(Message::Pong(_)))));
+            socket.close(None).await.unwrap();
+            said
+        });
+        let at = "2126-01-01T00:00:00.000Z";
+        let tokens = serde_json::json!({
+            "access_token": "a", "access_expires_at": at, "refresh_token": "r", "refresh_expires_at": at,
+            "token_type": "Bearer", "user_id": ID, "session_id": ID, "device_id": ID
+        });
+        let server = parlance_client::Server::new(&address).unwrap();
+        let client = Client::resume(server, serde_json::from_value(tokens).unwrap());
+        let (mut reader, writer) = open(&client, "a").await.unwrap();
+        let long = format!(r#"{{"type":"ping","filling":"{}"}}"#, "x".repeat(70_000));
+        writer.say("{}").unwrap();
+        writer.say(&long).unwrap();
+        let mut pinged = false;
+        reader
+            .take_until(|frame| {
+                pinged |= frame == Frame::Ping;
+                frame == Frame::Synced
+            })
+            .await
+            .unwrap();
+        assert!(pinged);
+        let mut answer = Vec::new();
+        push_pong(&mut answer);
+        writer.write(&answer).unwrap();
+        assert_eq!(peer.await.unwrap(), ["{}".to_owned(), long]);
+    }
 }

@@ -73,7 +73,6 @@ macro_rules! events {
     ) => {
         $(#[$meta])*
         #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-        #[serde(tag = "type")]
         pub enum $name {
             $( $(#[$variant_meta])* #[serde(rename = $type_name)] $variant($body), )+
         }

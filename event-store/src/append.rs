@@ -26,10 +26,10 @@ pub(crate) fn seal(
     metadata: &[Option<Arc<str>>],
     scratch: &mut Vec<u8>,
 ) -> Vec<Move> {
-    let mut moves: Vec<Option<Move>> = vec![None; shards.len()];
+    let mut by_shard: Vec<Option<Move>> = vec![None; shards.len()];
     for (event, metadata) in events.iter_mut().zip(metadata) {
         let index = shards.index_of(event.topic, event.shard);
-        let moved = moves[index].get_or_insert_with(|| {
+        let moved = by_shard[index].get_or_insert_with(|| {
             let shard = shards.get(index);
             Move { index, seen: shard.head, head: shard.head, chain: shard.chain }
         });
@@ -53,7 +53,7 @@ pub(crate) fn seal(
         moved.chain = event.hash;
         moved.head = event.position;
     }
-    moves.into_iter().flatten().collect()
+    by_shard.into_iter().flatten().collect()
 }
 
 /// Writes a batch. Outside a transaction it is one of its own, committed when this returns.
@@ -71,7 +71,7 @@ pub(crate) async fn append(
                            $19::text[], $20, $21, $22, $23, $24)",
     )
     .bind(moves.iter().map(|moved| shards.get(moved.index).topic.code()).bind_iter())
-    .bind(moves.iter().map(|moved| small(shards.get(moved.index).shard)).bind_iter())
+    .bind(moves.iter().map(|moved| small(shards.get(moved.index).number)).bind_iter())
     .bind(moves.iter().map(|moved| big(moved.seen)).bind_iter())
     .bind(moves.iter().map(|moved| big(moved.head)).bind_iter())
     .bind(moves.iter().map(|moved| &moved.chain[..]).bind_iter())

@@ -10,8 +10,14 @@ struct Op {
     scope: &'static str,
     key: String,
     change: Change,
-    /// What a look-up said before; none where it was not looked up.
-    before: Option<Option<Uuid>>,
+    before: Before,
+}
+
+/// What a look-up would have said before a change.
+#[derive(Debug, Clone, Copy)]
+enum Before {
+    Unknown,
+    Known(Option<Uuid>),
 }
 
 /// What becomes of a key.
@@ -73,6 +79,7 @@ impl KeyOps {
 
     fn push(&mut self, scope: &'static str, key: String, change: Change, now: Option<Uuid>) {
         let before = self.known.entry(scope).or_default().insert(key.clone(), now);
+        let before = before.map_or(Before::Unknown, Before::Known);
         self.ops.push(Op { scope, key, change, before });
     }
 
@@ -82,8 +89,8 @@ impl KeyOps {
             let Some(Op { scope, key, before, .. }) = self.ops.pop() else { break };
             let keys = self.known.entry(scope).or_default();
             match before {
-                Some(owner) => keys.insert(key, owner),
-                None => keys.remove(&key),
+                Before::Known(owner) => keys.insert(key, owner),
+                Before::Unknown => keys.remove(&key),
             };
         }
     }

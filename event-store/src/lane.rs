@@ -341,7 +341,7 @@ impl Lane {
             self.lock(tasks).await?;
             if let Some(suspect) = attempts.suspect.take() {
                 let shard = *self.shards.get(suspect.index);
-                let there = self.event_id_at((shard.topic, shard.shard), suspect.position).await;
+                let there = self.event_id_at((shard.topic, shard.number), suspect.position).await;
                 match there {
                     Ok(Some(id)) if id == suspect.event_id => {
                         self.link.abort().await;
@@ -397,7 +397,7 @@ impl Lane {
         let mut indices: Vec<_> = indices.collect();
         indices.sort_unstable();
         indices.dedup();
-        indices.into_iter().map(|index| (self.shards.get(index).topic, self.shards.get(index).shard)).collect()
+        indices.into_iter().map(|index| (self.shards.get(index).topic, self.shards.get(index).number)).collect()
     }
 
     async fn event_id_at(&mut self, place: (LogTopic, u16), position: u64) -> Result<Option<Uuid>, Trouble> {
@@ -580,7 +580,7 @@ impl Lane {
         let shard = self.shards.get(task.shard);
         let scope = Scope {
             topic: shard.topic,
-            shard: shard.shard,
+            shard: shard.number,
             index: task.shard,
             base: shard.head,
             key: task.key,
@@ -685,13 +685,10 @@ impl Lane {
                     continue;
                 }
             };
-            if was_refused {
-                refused += 1
-            } else {
-                accepted += 1
-            }
+            *(if was_refused { &mut refused } else { &mut accepted }) += 1;
             let shard = self.shards.get(task.shard);
-            let position = LogPosition { topic: shard.topic, shard: shard.shard, position: last.unwrap_or(shard.head) };
+            let position =
+                LogPosition { topic: shard.topic, shard: shard.number, position: last.unwrap_or(shard.head) };
             task.work.answer(position, last.is_some());
         }
         metrics::counter!("parlance_commands_total", "outcome" => "accepted").increment(accepted);

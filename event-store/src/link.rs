@@ -93,22 +93,19 @@ impl Link {
             connection: None,
             in_transaction: false,
             connect_timeout: options.connect_timeout,
-            bound: options.statement_timeout + Duration::from_secs(1),
+            bound: options.statement_timeout + options.statement_timeout / 4,
         }
     }
 
     /// The connection, to run one statement with and to give back to [`settle`](Self::settle). Taken out meanwhile, so
     /// that a statement that is cut short takes its connection with it.
     pub(crate) async fn take(&mut self) -> Result<PgConnection, Trouble> {
-        match self.connection.take() {
-            Some(connection) => Ok(connection),
-            None => {
-                self.in_transaction = false;
-                match timeout(self.connect_timeout, self.options.connect()).await {
-                    Ok(connected) => Ok(connected.map_err(|error| Trouble::Lost(Arc::new(error)))?),
-                    Err(_) => Err(Trouble::Lost(Arc::new(timed_out("connecting took too long")))),
-                }
-            }
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
+        }
+        match timeout(self.connect_timeout, self.options.connect()).await {
+            Ok(connected) => connected.map_err(|error| Trouble::Lost(Arc::new(error))),
+            Err(_) => Err(Trouble::Lost(Arc::new(timed_out("connecting took too long")))),
         }
     }
 

@@ -153,6 +153,14 @@ impl Log {
         Ok((stream.sequence > 0).then(|| (typed::<A>(&stream.state).clone(), stream.sequence)))
     }
 
+    /// All events of an aggregate, in order.
+    ///
+    /// # Errors
+    /// A database that does not answer, or a row that no store wrote.
+    pub async fn events<A: Stored>(&self, id: Uuid) -> Result<Vec<StoredEvent>, sqlx::Error> {
+        rows::streams(&mut *self.pool.acquire().await?, A::CODE, &[id], false).await
+    }
+
     /// The owner of a key of a scope.
     ///
     /// # Errors

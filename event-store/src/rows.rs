@@ -100,14 +100,14 @@ fn big(number: u64) -> i64 {
     number as i64
 }
 
-fn all<T>(rows: Vec<PgRow>, read: impl Fn(&PgRow) -> Result<T, sqlx::Error>) -> Result<Vec<T>, sqlx::Error> {
+fn all<T>(rows: &[PgRow], read: impl Fn(&PgRow) -> Result<T, sqlx::Error>) -> Result<Vec<T>, sqlx::Error> {
     rows.iter().map(read).collect()
 }
 
 /// Every shard.
 pub(crate) async fn shards(connection: &mut PgConnection) -> Result<Vec<ShardRow>, sqlx::Error> {
     let rows = sqlx::query("SELECT topic, shard, head, chain FROM log.shards ORDER BY topic, shard");
-    all(rows.fetch_all(connection).await?, shard)
+    all(&rows.fetch_all(connection).await?, shard)
 }
 
 fn places(shards: &[(LogTopic, u16)]) -> (Vec<i16>, Vec<i16>) {
@@ -124,7 +124,35 @@ pub(crate) async fn some_shards(
         "SELECT s.topic, s.shard, s.head, s.chain \
            FROM unnest($1::smallint[], $2::smallint[]) AS u(topic, shard) JOIN log.shards s USING (topic, shard)",
     );
-    all(rows.bind(topics).bind(numbers).fetch_all(connection).await?, shard)
+    all(&rows.bind(topics).bind(numbers).fetch_all(connection).await?, shard)
+}
+
+/// What a shard claims to end with, and the last position that there is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ShardEnd {
+    pub(crate) topic: i16,
+    pub(crate) shard: u16,
+    pub(crate) head: u64,
+    pub(crate) chain: Hash,
+    pub(crate) last: u64,
+}
+
+/// The ends of all shards, at one moment.
+pub(crate) async fn shard_ends(connection: &mut PgConnection) -> Result<Vec<ShardEnd>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT s.topic, s.shard, s.head, s.chain, coalesce(e.position, 0) \
+           FROM log.shards s LEFT JOIN LATERAL (SELECT position FROM log.events \
+             WHERE topic = s.topic AND shard = s.shard ORDER BY position DESC LIMIT 1) e ON true",
+    );
+    all(&rows.fetch_all(connection).await?, |row| {
+        Ok(ShardEnd {
+            topic: row.try_get(0)?,
+            shard: unsigned("shard", row.try_get::<i16, _>(1)?.into())?,
+            head: unsigned("head", row.try_get(2)?)?,
+            chain: hash(row.try_get(3)?)?,
+            last: unsigned("position", row.try_get(4)?)?,
+        })
+    })
 }
 
 /// Some shards, locked to the end of the transaction, in the order in which every append locks them.
@@ -138,7 +166,7 @@ pub(crate) async fn lock_shards(
            FROM log.shards s JOIN unnest($1::smallint[], $2::smallint[]) AS u(topic, shard) USING (topic, shard) \
           ORDER BY s.topic, s.shard FOR UPDATE OF s",
     );
-    all(rows.bind(topics).bind(numbers).fetch_all(connection).await?, shard)
+    all(&rows.bind(topics).bind(numbers).fetch_all(connection).await?, shard)
 }
 
 /// The events of a shard after a position, at most so many.
@@ -152,7 +180,7 @@ pub(crate) async fn read(
         "FROM log.events e WHERE e.topic = $1 AND e.shard = $2 AND e.position > $3 ORDER BY e.position LIMIT $4",
     ));
     let rows = rows.bind(topic.code()).bind(shard_code(shard)).bind(big(after)).bind(i64::from(limit));
-    all(rows.fetch_all(connection).await?, event)
+    all(&rows.fetch_all(connection).await?, event)
 }
 
 /// The events of several shards, each in order: after a position, up to another.
@@ -170,7 +198,7 @@ pub(crate) async fn read_ranges(
         .bind(ranges.iter().map(|range| shard_code(range.1)).bind_iter())
         .bind(ranges.iter().map(|range| big(range.2)).bind_iter())
         .bind(ranges.iter().map(|range| big(range.3)).bind_iter());
-    all(rows.fetch_all(connection).await?, event)
+    all(&rows.fetch_all(connection).await?, event)
 }
 
 /// The id of the event at a position.
@@ -206,7 +234,7 @@ pub(crate) async fn streams(
               WHERE aggregate_type = $1 AND aggregate_id = u.id ORDER BY sequence OFFSET 0) e",
         )
     });
-    all(rows.bind(aggregate_type).bind(ids).fetch_all(connection).await?, event)
+    all(&rows.bind(aggregate_type).bind(ids).fetch_all(connection).await?, event)
 }
 
 /// How many numbered events each key has; keys without any are left out.

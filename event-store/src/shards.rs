@@ -9,7 +9,7 @@ use crate::rows::ShardRow;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shard {
     pub(crate) topic: LogTopic,
-    pub(crate) shard: u16,
+    pub(crate) number: u16,
     pub(crate) head: u64,
     pub(crate) chain: Hash,
 }
@@ -26,13 +26,13 @@ impl Shards {
         let all = LogTopic::ALL
             .into_iter()
             .flat_map(|topic| {
-                (0..a_topic).map(move |shard| Shard { topic, shard, head: 0, chain: genesis(topic, shard) })
+                (0..a_topic).map(move |shard| Shard { topic, number: shard, head: 0, chain: genesis(topic, shard) })
             })
             .collect();
         let mut shards = Self { a_topic, all };
         for row in rows {
             *shards.get_mut(shards.index_of(row.topic, row.shard)) =
-                Shard { topic: row.topic, shard: row.shard, head: row.head, chain: row.chain };
+                Shard { topic: row.topic, number: row.shard, head: row.head, chain: row.chain };
         }
         shards
     }

@@ -143,13 +143,13 @@ impl EventIds {
         Self { millis, random }
     }
 
-    fn nth(&self, n: usize) -> Uuid {
+    fn nth(&self, number: usize) -> Uuid {
         let mut random = self.random;
-        let [.., a, b, c, d] = &mut random;
-        let low = u32::from_be_bytes([*a, *b, *c, *d]);
-        #[expect(clippy::cast_possible_truncation, reason = "a counter that may wrap")]
-        let low = low.wrapping_add(n as u32).to_be_bytes();
-        [*a, *b, *c, *d] = low;
+        if let Some(counter) = random.last_chunk_mut::<4>() {
+            #[expect(clippy::cast_possible_truncation, reason = "a counter that may wrap")]
+            let next = u32::from_be_bytes(*counter).wrapping_add(number as u32);
+            *counter = next.to_be_bytes();
+        }
         uuid::Builder::from_unix_timestamp_millis(self.millis, &random).into_uuid()
     }
 }
@@ -249,19 +249,13 @@ impl<'a> Workspace<'a> {
         assert!(A::TOPIC == topic, "an event of {} does not go to the command's topic", A::TYPE);
         let payload = event.encode().expect("events are plain data");
         let stream_id = (A::CODE, id);
-        let drafted = match self.draft.iter().position(|(drafted, _)| *drafted == stream_id) {
-            Some(drafted) => drafted,
-            None => {
-                let stream = self.find(stream_id).duplicate();
-                assert!(
-                    stream.sequence == 0 || stream.key == key,
-                    "aggregate {id} of {} lives under another ordering key",
-                    A::TYPE
-                );
-                self.draft.push((stream_id, stream));
-                self.draft.len() - 1
-            }
-        };
+        let drafted = self.draft.iter().position(|(drafted, _)| *drafted == stream_id).unwrap_or_else(|| {
+            let stream = self.find(stream_id).duplicate();
+            let elsewhere = stream.sequence > 0 && stream.key != key;
+            assert!(!elsewhere, "aggregate {id} of {} lives under another ordering key", A::TYPE);
+            self.draft.push((stream_id, stream));
+            self.draft.len() - 1
+        });
         let stream = &mut self.draft[drafted].1;
         self.overlay.counts[index] += 1;
         let recorded = Recorded { topic, shard, key, position: base + self.overlay.counts[index], seq, at: now };

@@ -103,7 +103,8 @@ BEGIN
     END IF;
 END $$;
 
--- The same rows under postgres-es's column names, for tools of that ecosystem.
+-- The same rows under postgres-es's column names and in serde's usual form of an enum, for tools of that ecosystem.
+-- Its ids are texts, which no index helps to find.
 CREATE VIEW postgres_es_events AS
 SELECT CASE aggregate_type
            WHEN 1 THEN 'user' WHEN 2 THEN 'session' WHEN 3 THEN 'conversation' WHEN 4 THEN 'message' WHEN 5 THEN 'receipt'
@@ -112,6 +113,6 @@ SELECT CASE aggregate_type
        sequence::bigint AS sequence,
        event_type,
        event_version::text AS event_version,
-       (jsonb_build_object('type', event_type) || payload::jsonb)::json AS payload,
+       json_build_object(event_type, payload) AS payload,
        coalesce(metadata, '{}'::json) AS metadata
   FROM events;

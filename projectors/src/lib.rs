@@ -1,1 +1,30 @@
-//! Projections of the event topics: the runner, read models and live fan-out.
+//! Projections of the event topics: the runner, read models, their rebuilding, and live fan-out.
+//!
+//! A projection is a folder here and a line in [`registry`].
+
+mod backoff;
+mod careful;
+mod checkpoints;
+mod database;
+mod projection;
+mod rebuild;
+mod registry;
+mod runner;
+
+mod conversations;
+mod receipts;
+mod sessions;
+mod timeline;
+mod users;
+
+pub mod fan_out;
+
+pub use projection::{ApplyError, Description, Projection};
+pub use rebuild::{RebuildError, Rebuilt, rebuild};
+pub use registry::list;
+pub use runner::run;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod testing;

@@ -253,8 +253,8 @@ mod tests {
         }
     }
 
-    fn public_json<A: Stored>(key: Uuid, id: Uuid, seq: Option<u64>, event: A::Event) -> Value {
-        let record = translate(&stored::<A>(key, id, seq, &event), &Upcasters::default()).unwrap();
+    fn public_json<A: Stored>(key: Uuid, id: Uuid, seq: Option<u64>, event: &A::Event) -> Value {
+        let record = translate(&stored::<A>(key, id, seq, event), &Upcasters::default()).unwrap();
         assert_eq!(record.event.event_type(), event.type_name());
         assert_eq!(record.event.topic(), record.topic);
         record.event.data().unwrap()
@@ -269,13 +269,13 @@ mod tests {
             password_hash: "secret".into(),
         };
         assert_eq!(
-            public_json::<User>(ANN, ANN, None, registered.into()),
+            public_json::<User>(ANN, ANN, None, &registered.into()),
             json!({"user_id": ANN, "username": "ann", "display_name": null, "email": "Ann@example.org",
                    "at": "2026-01-02T03:04:05.006Z"})
         );
         let changed = domain::user::PasswordChanged { password_hash: "secret".into() };
         assert_eq!(
-            public_json::<User>(ANN, ANN, None, changed.into()),
+            public_json::<User>(ANN, ANN, None, &changed.into()),
             json!({"user_id": ANN, "at": "2026-01-02T03:04:05.006Z"})
         );
     }
@@ -291,7 +291,7 @@ mod tests {
             ends_at: at,
         };
         assert_eq!(
-            public_json::<Session>(ANN, THING, None, started.into()),
+            public_json::<Session>(ANN, THING, None, &started.into()),
             json!({"user_id": ANN, "session_id": THING, "device_id": BEN, "device_name": "phone",
                    "at": "2026-01-02T03:04:05.006Z"})
         );
@@ -307,7 +307,7 @@ mod tests {
             by: ANN,
         };
         assert_eq!(
-            public_json::<Conversation>(ROOM, ROOM, Some(1), created.into()),
+            public_json::<Conversation>(ROOM, ROOM, Some(1), &created.into()),
             json!({"conversation_id": ROOM, "seq": 1, "at": "2026-01-02T03:04:05.006Z", "type": "group",
                    "name": "room", "history": "since_join", "by": ANN,
                    "members": [{"user_id": ANN, "role": "owner"}, {"user_id": BEN, "role": "member"}]})
@@ -319,7 +319,7 @@ mod tests {
             reply_to: None,
             mentions: vec![BEN],
         };
-        let data = public_json::<message::Message>(ROOM, THING, Some(2), sent.into());
+        let data = public_json::<message::Message>(ROOM, THING, Some(2), &sent.into());
         assert_eq!((&data["message_id"], &data["seq"]), (&json!(THING), &json!(2)));
         assert_eq!((&data["content"], &data["mentions"]), (&json!("hello"), &json!([BEN])));
     }
@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn each_receipt_says_which_watermark_moved() {
         let marks = Watermarks { user_id: BEN, device_id: None, delivered_to: 7, read_to: 5 };
-        let data = |event| public_json::<Receipt>(ROOM, THING, None, event);
+        let data = |event| public_json::<Receipt>(ROOM, THING, None, &event);
         assert_eq!(data(ReceiptEvent::Delivered(marks.clone()))["up_to"], 7);
         let read = data(ReceiptEvent::Read(marks));
         assert_eq!(

@@ -4,8 +4,10 @@ pub mod app;
 mod cluster;
 mod database;
 mod eventually;
+mod fault_proxy;
 pub mod history;
 
 pub use cluster::{Cluster, Durability};
 pub use database::Database;
 pub use eventually::{eventually, eventually_some};
+pub use fault_proxy::{Fault, FaultProxy};

@@ -28,7 +28,7 @@ const REFERENCE_ROWS_PER_S: f64 = 180_000.0;
 #[derive(Debug, Parser)]
 struct Options {
     /// The binary to measure; else the one beside this program.
-    #[arg(long, env = "PARLANCE_BENCH_BINARY")]
+    #[arg(long, env = "PARLANCE_BIN")]
     binary: Option<PathBuf>,
     /// What to measure.
     #[arg(long, value_delimiter = ',', default_value = "idle,saturation,rates,catch-up")]

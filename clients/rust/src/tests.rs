@@ -331,3 +331,13 @@ async fn tokens_of_an_earlier_run_go_on() {
     assert!(client.me().await.is_ok());
     assert!(!format!("{client:?}").contains("access"), "tokens are not shown");
 }
+
+#[tokio::test]
+async fn a_peer_that_speaks_no_tls_is_an_error_and_no_panic() {
+    let peer = Peer::start().await;
+    let tokens = log_in(&peer).await.tokens().await;
+    let server = Server::new(&peer.address().replace("http://", "https://")).expect("an address");
+    let client = Client::resume(server, tokens);
+    let (_session, mut updates) = client.open_session(options()).await.expect("opened");
+    assert!(matches!(timeout(BOUND, updates.next()).await.expect("in time"), Some(Update::Offline { .. })));
+}

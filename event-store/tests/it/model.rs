@@ -89,6 +89,7 @@ aggregate!(Room, 101, Conversations, latest_only: false, RoomEvent {
 });
 
 impl Room {
+    #[expect(clippy::needless_pass_by_value, reason = "as all aggregates take their events")]
     fn evolve(&mut self, event: RoomEvent) {
         self.changes += 1;
         match event {
@@ -154,7 +155,7 @@ impl Person {
 /// Why a command of this world is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum No {
-    NoRoom,
+    Closed,
     NotThere,
     Differs,
     Taken,
@@ -162,6 +163,7 @@ pub(crate) enum No {
 }
 
 /// Opens a room; opening it again changes nothing.
+#[derive(Clone)]
 pub(crate) struct OpenRoom(pub(crate) Uuid);
 
 impl Command for OpenRoom {
@@ -189,6 +191,7 @@ impl Command for OpenRoom {
 }
 
 /// Lets someone in or out.
+#[derive(Clone)]
 pub(crate) struct Membership {
     pub(crate) room: Uuid,
     pub(crate) who: Uuid,
@@ -214,7 +217,7 @@ impl Command for Membership {
     fn decide(&self, work: &mut Workspace<'_>) -> Result<(), No> {
         let room = work.stream::<Room>(self.room).state;
         if !room.open {
-            return Err(No::NoRoom);
+            return Err(No::Closed);
         }
         if room.members.contains(&self.who) != self.present {
             let event =
@@ -265,7 +268,7 @@ impl Command for Write {
         }
         let room = work.stream::<Room>(self.room).state;
         if !room.open {
-            return Err(No::NoRoom);
+            return Err(No::Closed);
         }
         if self.by.is_some_and(|by| !room.members.contains(&by)) {
             return Err(No::NotThere);

@@ -25,3 +25,49 @@ impl LiveBus for InProcessLive {
         self.sinks.write().push(sink);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+    use schemas::{Event, Record, Topic, UserChanged};
+    use time::OffsetDateTime;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::live::Channel;
+
+    #[derive(Default)]
+    struct Told(Mutex<Vec<Channel>>);
+
+    impl LiveSink for Told {
+        fn deliver(&self, hints: &[Hint]) {
+            self.0.lock().extend(hints.iter().map(|hint| hint.channel));
+        }
+    }
+
+    #[tokio::test]
+    async fn every_gateway_is_told_in_order_from_the_moment_it_is_attached() {
+        let (live, first, second) = (InProcessLive::default(), Arc::new(Told::default()), Arc::new(Told::default()));
+        let (user_id, at) = (Uuid::nil(), OffsetDateTime::UNIX_EPOCH);
+        let record = Arc::new(Record {
+            topic: Topic::Users,
+            shard: 0,
+            position: 1,
+            event_id: user_id,
+            key: user_id,
+            at,
+            correlation: None,
+            causation: None,
+            trace: None,
+            event: Event::UserPasswordChanged(UserChanged { user_id, at }),
+        });
+        let hint = |channel| Hint { channel, record: Arc::clone(&record) };
+        let (user, room) = (Channel::User(user_id), Channel::Conversation(user_id));
+        live.attach(Arc::clone(&first) as _);
+        live.publish(vec![hint(user)]).await;
+        live.attach(Arc::clone(&second) as _);
+        live.publish(vec![hint(room), hint(user)]).await;
+        assert_eq!(*first.0.lock(), [user, room, user]);
+        assert_eq!(*second.0.lock(), [room, user]);
+    }
+}

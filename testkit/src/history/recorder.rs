@@ -1,10 +1,10 @@
 //! Gathers a run while it goes on, from as many tasks as there are clients.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -22,6 +22,8 @@ pub struct Recorder {
 #[derive(Debug, Default)]
 struct Inner {
     clock: AtomicU64,
+    sent: AtomicUsize,
+    answered: AtomicUsize,
     sends: Mutex<HashMap<Uuid, Send>>,
     devices: Mutex<Vec<Arc<Mutex<Device>>>>,
 }
@@ -46,7 +48,10 @@ impl Recorder {
             at: self.tick(),
             answer: Answer::None,
         };
-        self.inner.sends.lock().entry(message_id).or_insert(send);
+        if let Entry::Vacant(entry) = self.inner.sends.lock().entry(message_id) {
+            entry.insert(send);
+            self.inner.sent.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     /// The server acknowledged a message.
@@ -66,17 +71,25 @@ impl Recorder {
         // The first answer stands: another one to a retry has to be the same, and `check` sees the first.
         if send.answer == Answer::None {
             send.answer = answer;
+            self.inner.answered.fetch_add(1, Ordering::SeqCst);
         }
     }
 
     /// How many messages are sent and not answered.
     pub fn unanswered(&self) -> usize {
-        self.inner.sends.lock().values().filter(|send| send.answer == Answer::None).count()
+        // In this order: one that is sent and answered in between counts as unanswered.
+        let answered = self.answered();
+        self.sent() - answered
     }
 
     /// How many messages were recorded.
     pub fn sent(&self) -> usize {
-        self.inner.sends.lock().len()
+        self.inner.sent.load(Ordering::SeqCst)
+    }
+
+    /// How many of them were answered.
+    pub fn answered(&self) -> usize {
+        self.inner.answered.load(Ordering::SeqCst)
     }
 
     /// A device that will get events.
