@@ -72,7 +72,8 @@ mod tests {
     fn answers_are_as_the_contract_says() {
         let at = datetime!(2026-01-02 03:04:05 UTC);
         let id = Uuid::from_u128(1);
-        let caller = Caller { user_id: id, session_id: Uuid::from_u128(2), device_id: Uuid::from_u128(3), expires_at: at };
+        let caller =
+            Caller { user_id: id, session_id: Uuid::from_u128(2), device_id: Uuid::from_u128(3), expires_at: at };
         assert_eq!(
             parse(&welcome(None, &caller, 30, at)),
             json!({
@@ -96,6 +97,9 @@ mod tests {
         );
         let problem = platform::http::Problem::not_found().to_body(platform::http::TraceId::random());
         let error = parse(&error(Some("1"), &problem));
-        assert_eq!((&error["type"], &error["ref"], &error["problem"]["status"]), (&json!("error"), &json!("1"), &json!(404)));
+        assert_eq!(
+            (&error["type"], &error["ref"], &error["problem"]["status"]),
+            (&json!("error"), &json!("1"), &json!(404))
+        );
     }
 }

@@ -102,9 +102,8 @@ impl Receipt {
         (delivered_to, read_to): (u64, u64),
         at: OffsetDateTime,
     ) -> Self {
-        let frame = text_frame(|out| {
-            json(out, &ServerFrame::<'_, ()>::Receipt { conversation_id, user_id, delivered_to, read_to, at });
-        });
+        let frame: ServerFrame<'_, ()> = ServerFrame::Receipt { conversation_id, user_id, delivered_to, read_to, at };
+        let frame = text_frame(|out| json(out, &frame));
         Self { conversation_id, user_id, delivered_to, read_to, frame }
     }
 

@@ -295,11 +295,11 @@ mod tests {
         match payload.len() {
             short @ 0..=125 => bytes.push(0x80 | u8::try_from(short).unwrap()),
             middle @ 126..=0xFFFF => {
-                bytes.push(0x80 | 126);
+                bytes.push(0x80 | 0x7E);
                 bytes.extend(u16::try_from(middle).unwrap().to_be_bytes());
             }
             long => {
-                bytes.push(0x80 | 127);
+                bytes.push(0x80 | 0x7F);
                 bytes.extend((long as u64).to_be_bytes());
             }
         }
@@ -331,8 +331,7 @@ mod tests {
             frame(0x81, b"next"),
         ]
         .concat();
-        let heard =
-            vec![Heard::Ping(b"are you there".to_vec()), Heard::Pong, text_of("Hello, Zoë"), text_of("next")];
+        let heard = vec![Heard::Ping(b"are you there".to_vec()), Heard::Pong, text_of("Hello, Zoë"), text_of("next")];
         assert_eq!(one(&bytes), Ok(heard.clone()));
         // And in any pieces.
         let mut decoder = Decoder::default();

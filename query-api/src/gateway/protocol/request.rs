@@ -283,7 +283,9 @@ mod tests {
 
     #[test]
     fn what_is_no_frame() {
-        for text in ["", "hello", "[]", "5", "null", "\"x\"", "{", "{\"type\":\"ping\"", "{\"type\":\"ping\"}x", "{type:1}"] {
+        for text in
+            ["", "hello", "[]", "5", "null", "\"x\"", "{", "{\"type\":\"ping\"", "{\"type\":\"ping\"}x", "{type:1}"]
+        {
             assert_eq!(parse(text).unwrap_err(), NotAFrame("not a JSON object"), "{text}");
         }
         for text in ["{}", r#"{"ref":"1"}"#, r#"{"type":null}"#] {
@@ -316,7 +318,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_answered_with_its_place_and_ref() {
-        let unprocessable = |pointer: &str| (StatusCode::UNPROCESSABLE_ENTITY, Some(pointer.to_owned()), Some("1".into()));
+        let unprocessable =
+            |pointer: &str| (StatusCode::UNPROCESSABLE_ENTITY, Some(pointer.to_owned()), Some("1".into()));
         for (rest, pointer) in [
             (r#""type":"typing""#, "/type"),
             (r#""type":"watch""#, "/type"),
@@ -331,7 +334,10 @@ mod tests {
         ] {
             assert_eq!(refusal(&format!(r#"{{"ref":"1",{rest}}}"#)), unprocessable(pointer), "{rest}");
         }
-        assert_eq!(refusal(r#"{"type":"ping","ref":5}"#), (StatusCode::UNPROCESSABLE_ENTITY, Some("/ref".into()), None));
+        assert_eq!(
+            refusal(r#"{"type":"ping","ref":5}"#),
+            (StatusCode::UNPROCESSABLE_ENTITY, Some("/ref".into()), None)
+        );
     }
 
     #[test]

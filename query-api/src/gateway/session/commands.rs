@@ -2,7 +2,7 @@
 
 use platform::auth::Caller;
 use platform::http::{Problem as Refusal, TraceId};
-use schemas::rest::{MessageSent, Problem};
+use schemas::rest::{FieldError, MessageSent, Problem};
 use schemas::ws::close;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -43,8 +43,9 @@ impl Session {
                 out.act(Action::Send { reference, conversation_id, message });
             }
             Ok(Request::Read { conversation_id, seq }) => {
+                let decides = self.flows.get(&conversation_id).is_none_or(|flow| seq > flow.head);
                 let (delivered_to, read_to) = (None, Some(seq));
-                out.act(Action::Advance(Advance { reference, conversation_id, delivered_to, read_to, decides: false }));
+                out.act(Action::Advance(Advance { reference, conversation_id, delivered_to, read_to, decides }));
             }
             Ok(Request::Ack { conversation_id, seq }) => self.ack(now_ms, at, conversation_id, seq, reference, out),
         }
@@ -192,19 +193,14 @@ impl Session {
             self.close(close::RATE_LIMIT, "too many refusals", out);
         }
     }
+}
 
-    /// Says what was wrong with the cursors of a `hello`.
-    pub(super) fn say_hello_errors(
-        &mut self,
-        hello: &Hello,
-        more: Vec<schemas::rest::FieldError>,
-        out: &mut Output,
-    ) {
-        let mut errors = hello.errors.clone();
-        errors.extend(more);
-        if !errors.is_empty() {
-            refuse(hello.reference.as_deref(), &Refusal::invalid(errors), out);
-        }
+/// Says what was wrong with the cursors of a `hello`.
+pub(super) fn say_hello_errors(hello: Hello, more: Vec<FieldError>, out: &mut Output) {
+    let Hello { reference, mut errors, .. } = hello;
+    errors.extend(more);
+    if !errors.is_empty() {
+        refuse(reference.as_deref(), &Refusal::invalid(errors), out);
     }
 }
 

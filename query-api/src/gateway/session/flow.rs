@@ -214,9 +214,11 @@ impl Flow {
 
     /// Lets go of memory that nothing uses.
     fn rest(&mut self) {
-        if self.events.as_ref().is_some_and(|events| {
-            events.flight.is_empty() && events.waiting.is_empty() && events.ahead.is_empty()
-        }) {
+        if self
+            .events
+            .as_ref()
+            .is_some_and(|events| events.flight.is_empty() && events.waiting.is_empty() && events.ahead.is_empty())
+        {
             self.events = None;
         }
     }

@@ -22,6 +22,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::protocol::frame::PING;
+pub(crate) use delivery::{Missed, Page};
 use flow::{Amount, Flow};
 pub(crate) use plan::{Begin, Cursor, Plan, Stay, Stored};
 use receipts::Marks;
@@ -109,7 +110,7 @@ pub(crate) struct Advance {
     pub(crate) delivered_to: Option<u64>,
     /// By a `read`.
     pub(crate) read_to: Option<u64>,
-    /// Whether the ack counts only if this succeeds, since nobody here knows of an event with that number.
+    /// Whether nobody here knows of an event with that number: then it counts only if the command side takes it.
     pub(crate) decides: bool,
 }
 
@@ -268,7 +269,7 @@ impl Session {
             return;
         }
         let Phase::Starting(hello) = std::mem::replace(&mut self.phase, Phase::Open) else { return };
-        self.say_hello_errors(&hello, plan.errors, out);
+        commands::say_hello_errors(*hello, plan.errors, out);
         for conversation_id in plan.left {
             out.frame(super::protocol::answer::left(conversation_id));
         }

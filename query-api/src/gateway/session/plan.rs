@@ -33,8 +33,6 @@ pub(crate) struct Stay {
     pub(crate) joined: u64,
     /// The highest number known to be committed.
     pub(crate) head: u64,
-    /// How many are in it.
-    pub(crate) members: u64,
     /// The user's own watermark.
     pub(crate) delivered_to: u64,
 }
@@ -120,11 +118,8 @@ impl Plan {
         }
         let given = given.filter(|given| !came_again || *given >= joined);
         let stored = of_this_stay.unwrap_or_else(|| {
-            let acked = if self.is_new {
-                stay.head.saturating_sub(BACKLOG_OF_NEW_DEVICES)
-            } else {
-                joined.saturating_sub(1)
-            };
+            let acked =
+                if self.is_new { stay.head.saturating_sub(BACKLOG_OF_NEW_DEVICES) } else { joined.saturating_sub(1) };
             let cursor = Cursor { conversation_id, joined, acked, acked_at: None };
             self.store.push(cursor);
             cursor
@@ -168,7 +163,7 @@ mod tests {
     }
 
     fn stay(number: u128, joined: u64, head: u64) -> Stay {
-        Stay { conversation_id: id(number), joined, head, members: 2, delivered_to: 0 }
+        Stay { conversation_id: id(number), joined, head, delivered_to: 0 }
     }
 
     fn cursor(number: u128, joined: u64, acked: u64) -> Cursor {
