@@ -1,3 +1,91 @@
 //! The `parlance` binary: subcommands that compose the roles.
 
-fn main() {}
+mod commands;
+mod database;
+#[cfg(test)]
+mod surface;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use platform::config::{CommonFlags, ServeFlags};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The messaging platform that never loses a message and can prove it.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run everything in one process; what is not configured is supplied
+    Up {
+        #[command(flatten)]
+        common: CommonFlags,
+        #[command(flatten)]
+        serve: ServeFlags,
+    },
+    /// Bring the database up to date
+    Migrate {
+        #[command(flatten)]
+        common: CommonFlags,
+    },
+    /// Fill a read model anew from the log, while the server runs
+    Rebuild(commands::rebuild::Arguments),
+    /// Prove that no event was changed, removed or reordered
+    Verify {
+        #[command(flatten)]
+        common: CommonFlags,
+    },
+    /// Print events of the log as CloudEvents, one a line
+    Tail(commands::tail::Arguments),
+    /// Talk with someone, from a terminal
+    Chat(commands::chat::Arguments),
+    /// Print the settings that result from flags, environment and file
+    Config {
+        #[command(flatten)]
+        common: CommonFlags,
+        #[command(flatten)]
+        serve: ServeFlags,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("parlance: the operating system gave no threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli.command)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("parlance: {error:#}");
+            // What a start lacks is told apart from what went wrong later.
+            if error.downcast_ref::<platform::postgres::ConnectError>().is_some() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Up { common, serve } => commands::up::run(&common, &serve).await,
+        Command::Migrate { common } => commands::migrate::run(&common).await,
+        Command::Rebuild(arguments) => commands::rebuild::run(&arguments).await,
+        Command::Verify { common } => commands::verify::run(&common).await,
+        Command::Tail(arguments) => commands::tail::run(&arguments).await,
+        Command::Chat(arguments) => commands::chat::run(&arguments).await,
+        Command::Config { common, serve } => commands::config::run(&common, &serve),
+    }
+}

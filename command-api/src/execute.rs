@@ -74,22 +74,23 @@ fn failure<R>(error: &ExecuteError<R>) -> Problem {
     }
 }
 
-fn place(topic: LogTopic, shard: u16, position: u64) -> PositionToken {
+/// A place in the log, in the words of the public contract.
+pub(crate) fn place(topic: LogTopic, shard: u16, position: u64) -> Position {
     let topic = match topic {
         LogTopic::Users => Topic::Users,
         LogTopic::Conversations => Topic::Conversations,
     };
-    Position { topic, shard, position }.into()
+    Position { topic, shard, position }
 }
 
 /// Where a command's effect stands.
 pub(crate) fn token(position: LogPosition) -> PositionToken {
-    place(position.topic, position.shard, position.position)
+    place(position.topic, position.shard, position.position).into()
 }
 
 /// Where an event stands.
 pub(crate) fn token_of(event: Recorded) -> PositionToken {
-    place(event.topic, event.shard, event.position)
+    place(event.topic, event.shard, event.position).into()
 }
 
 impl Refusal for UserRefusal {

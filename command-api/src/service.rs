@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::FromRef;
-use event_store::EventStore;
+use domain::kernel::LogTopic;
+use event_store::{EventStore, ShardHead};
 use platform::auth::{Authenticator, Tickets};
 use platform::http::Problem;
 use platform::limits::Limiter;
+use schemas::Position;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::execute::place;
 use crate::passwords::Passwords;
 use crate::receipts::Receipts;
 
@@ -78,9 +81,24 @@ impl Service {
         Self { inner: Arc::new(Inner { parts, passwords: Passwords::new(), receipts }) }
     }
 
-    /// How many numbered events each of these conversations has, committed.
+    /// The number of the last committed event of each of these conversations; those that are unknown are left out.
+    ///
+    /// # Errors
+    /// 503 without the log.
     pub async fn heads(&self, conversations: &[Uuid]) -> Result<HashMap<Uuid, u64>, Problem> {
-        Ok(self.store().log().numbered_heads(conversations).await?)
+        let mut heads = self.store().log().numbered_heads(conversations).await?;
+        heads.retain(|_, head| *head > 0);
+        Ok(heads)
+    }
+
+    /// The last committed position of each shard of the conversations' topic.
+    ///
+    /// # Errors
+    /// 503 without the log.
+    pub async fn positions(&self) -> Result<Vec<Position>, Problem> {
+        let heads = self.store().log().heads().await?.into_iter();
+        let conversations = heads.filter(|shard| shard.topic == LogTopic::Conversations);
+        Ok(conversations.map(|ShardHead { topic, shard, head }| place(topic, shard, head)).collect())
     }
 
     /// Carries out what was taken and not yet done. To be called once nothing new comes, before the log is closed.

@@ -1,13 +1,15 @@
 //! The whole command side over a database of its own, asked as a client asks.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use event_store::{EventStore, Options};
+use event_store::{EventStore, Options, StoredEvent};
 use http::{Request, StatusCode, request};
 use platform::auth::{AuthSettings, Authenticator, Keyring, Revocations, Tickets};
-use platform::config::RateLimits;
+use platform::config::{Rate, RateLimits};
 use platform::limits::LocalLimiter;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -19,6 +21,7 @@ use uuid::Uuid;
 use crate::service::{Parts, Service, Settings};
 
 pub(crate) const PASSWORD: &str = "correct horse";
+const HOUR: Duration = Duration::from_hours(1);
 
 pub(crate) struct Api {
     pub(crate) service: Service,
@@ -90,9 +93,14 @@ impl Api {
         Self::with(Settings::default()).await
     }
 
-    /// With the default limits.
+    /// With limits of three messages and ten log-ins, which no test is slow enough to see renewed.
     pub(crate) async fn limited() -> Self {
-        Self::on(Arc::new(Database::new().await), Settings::default(), RateLimits::default()).await
+        let rate = |burst| {
+            let burst = NonZeroU32::new(burst)?;
+            Some(Rate { amount: burst, period: burst.get() * HOUR, burst })
+        };
+        let limits = RateLimits { messages: rate(3), logins: rate(10) };
+        Self::on(Arc::new(Database::new().await), Settings::default(), limits).await
     }
 
     pub(crate) async fn with(settings: Settings) -> Self {
@@ -112,7 +120,7 @@ impl Api {
         let authenticator = Authenticator::new(Keyring::open(&pool, None).await.unwrap(), revocations, auth);
         let service = Service::new(Parts {
             store: EventStore::open(pool.clone(), Options::default()).await.unwrap(),
-            tickets: Tickets::new(pool.clone(), authenticator.clone(), std::time::Duration::from_secs(30)),
+            tickets: Tickets::new(pool.clone(), authenticator.clone(), Duration::from_secs(30)),
             pool,
             authenticator,
             limiter: Arc::new(LocalLimiter::new(limits)),
@@ -131,12 +139,18 @@ impl Api {
     }
 
     /// How many events of a type there are.
-    pub(crate) async fn events(&self, event_type: &str) -> i64 {
-        sqlx::query_scalar("SELECT count(*) FROM log.events WHERE event_type = $1")
-            .bind(event_type)
-            .fetch_one(self.pool())
-            .await
-            .unwrap()
+    pub(crate) async fn events(&self, event_type: &str) -> usize {
+        self.log().await.iter().filter(|event| event.event_type == event_type).count()
+    }
+
+    /// All events.
+    pub(crate) async fn log(&self) -> Vec<StoredEvent> {
+        let log = self.service.store().log();
+        let mut events = Vec::new();
+        for shard in log.heads().await.unwrap().into_iter().filter(|shard| shard.head > 0) {
+            events.extend(log.read(shard.topic, shard.shard, 0, 10_000).await.unwrap());
+        }
+        events
     }
 
     pub(crate) async fn ask(&self, request: Request<Body>) -> Answered {

@@ -78,6 +78,19 @@ async fn a_removed_member_cannot_slip_a_message_in_elsewhere() {
 }
 
 #[tokio::test]
+async fn the_gateway_is_told_what_is_committed() {
+    let api = Api::new().await;
+    let [ann, ben] = api.users(["ann", "ben"]).await;
+    let direct = api.direct(&ann, &ben).await;
+    let seq = api.say(&ann, direct).await;
+    let heads = api.service.heads(&[direct, Uuid::now_v7()]).await.unwrap();
+    assert_eq!(heads.into_iter().collect::<Vec<_>>(), [(direct, seq)]);
+    let positions = api.service.positions().await.unwrap();
+    assert_eq!(positions.iter().map(|place| place.position).sum::<u64>(), seq);
+    assert!(positions.iter().all(|place| place.topic == schemas::Topic::Conversations));
+}
+
+#[tokio::test]
 async fn the_context_of_a_request_stands_with_its_events() {
     let api = Api::new().await;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -90,9 +103,9 @@ async fn the_context_of_a_request_stands_with_its_events() {
         .unwrap();
     let answer = api.ask(request).await.created();
     assert_eq!((answer.header("x-request-id"), answer.header("traceparent")), (Some("order-7"), Some(trace)));
-    let metadata: serde_json::Value =
-        sqlx::query_scalar("SELECT metadata FROM log.events").fetch_one(api.pool()).await.unwrap();
-    assert_eq!(metadata, json!({"correlation_id": "order-7", "traceparent": trace}));
+    let events = api.log().await;
+    let context = events[0].metadata.as_deref().unwrap();
+    assert_eq!((context.correlation_id.as_deref(), context.traceparent.as_deref()), (Some("order-7"), Some(trace)));
 }
 
 #[tokio::test]

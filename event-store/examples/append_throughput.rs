@@ -227,6 +227,7 @@ async fn main() -> Result<()> {
     let pool = database.pool();
     let store = EventStore::open(pool.clone(), Options { lanes: 1, ..Options::default() }).await?;
     for _ in 0..2 {
+        floor(pool, 1).await?;
         floor(pool, 100).await?;
         floor(pool, 200).await?;
         for senders in [1, 100, 200, 400] {

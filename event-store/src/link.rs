@@ -87,6 +87,8 @@ impl Link {
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
             ("jit", "off"),
+            // After its locks, a transaction must see what others committed before.
+            ("default_transaction_isolation", "read committed"),
         ];
         Self {
             options: pool.clone().application_name(name).options(settings),

@@ -67,9 +67,12 @@ CREATE FUNCTION append(
 DECLARE
     moved bigint;
 BEGIN
-    PERFORM 1 FROM log.shards s
-      JOIN unnest(in_topics, in_shards) AS u(topic, shard) USING (topic, shard)
-     ORDER BY s.topic, s.shard FOR UPDATE OF s;
+    -- The update below locks a single row just as well.
+    IF cardinality(in_shards) > 1 THEN
+        PERFORM 1 FROM log.shards s
+          JOIN unnest(in_topics, in_shards) AS u(topic, shard) USING (topic, shard)
+         ORDER BY s.topic, s.shard FOR UPDATE OF s;
+    END IF;
 
     UPDATE log.shards s SET head = u.head, chain = u.chain
       FROM unnest(in_topics, in_shards, in_seen, in_heads, in_chains) AS u(topic, shard, seen, head, chain)
@@ -81,12 +84,11 @@ BEGIN
 
     INSERT INTO log.events (topic, shard, position, key, seq, aggregate_type, aggregate_id, sequence, event_id,
                             event_type, event_version, at, payload, metadata, hash)
-    SELECT topic, shard, position, key, seq, aggregate_type, aggregate_id, sequence, event_id,
-           event_type, event_version, at, payload::json, metadata::json, hash
-      FROM unnest(ev_topic, ev_shard, ev_position, ev_key, ev_seq, ev_aggregate_type, ev_aggregate_id, ev_sequence,
-                  ev_event_id, ev_event_type, ev_event_version, ev_at, ev_payload, ev_metadata, ev_hash)
-        AS u(topic, shard, position, key, seq, aggregate_type, aggregate_id, sequence, event_id,
-             event_type, event_version, at, payload, metadata, hash);
+    -- In the select list, sets are unrolled row by row; in FROM, each would be stored first (2 us a row more).
+    SELECT unnest(ev_topic), unnest(ev_shard), unnest(ev_position), unnest(ev_key), unnest(ev_seq),
+           unnest(ev_aggregate_type), unnest(ev_aggregate_id), unnest(ev_sequence), unnest(ev_event_id),
+           unnest(ev_event_type), unnest(ev_event_version), unnest(ev_at), unnest(ev_payload)::json,
+           unnest(ev_metadata)::json, unnest(ev_hash);
 
     IF cardinality(key_op) > 0 THEN
         -- 0 releases, 1 puts (replacing), 2 claims (refused where another owner has it). In this order, so that

@@ -1,3 +1,56 @@
 //! REST queries and the WebSocket gateway: the side of Parlance that shows.
+//!
+//! Queries read the read models, and nothing else. Each endpoint is one file: its statement, its handler, its
+//! description.
 
+mod access;
+mod checkpoints;
+mod conversations;
+mod documents;
+mod freshness;
 pub mod gateway;
+mod messages;
+mod operations;
+mod page;
+mod refusals;
+mod rows;
+mod sessions;
+mod state;
+mod status;
+#[cfg(test)]
+mod tests;
+mod users;
+
+use axum::Router;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+pub use documents::{Documents, merged};
+pub use operations::{Checked, Dependency, Operations};
+pub use state::{Dependencies, QueryState, ShardOf, steady_plans};
+
+/// The routes of all queries.
+pub fn router(state: QueryState) -> Router {
+    queries().with_state(state).into()
+}
+
+/// The routes of health and figures, which every process serves.
+pub fn operations_router(operations: Operations) -> Router {
+    operations::router().with_state(operations).into()
+}
+
+/// The description of what [`router`] and [`operations_router`] serve.
+pub fn openapi() -> OpenApi {
+    let mut described = queries().into_openapi();
+    described.merge(operations::router().into_openapi());
+    described
+}
+
+fn queries() -> OpenApiRouter<QueryState> {
+    OpenApiRouter::new()
+        .merge(users::router())
+        .merge(sessions::router())
+        .merge(conversations::router())
+        .merge(messages::router())
+        .merge(documents::router())
+}

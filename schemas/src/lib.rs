@@ -3,6 +3,9 @@
 //!
 //! Nothing private stands here: what the log keeps is translated into these types at the edge, by the relay.
 
+pub mod asyncapi;
+pub mod catalogue;
+mod cloud_event;
 mod conversation;
 mod event;
 mod position;
@@ -12,8 +15,11 @@ pub mod rfc3339_ms;
 mod session;
 mod topic;
 mod user;
+#[cfg(test)]
+mod validation;
 pub mod ws;
 
+pub use cloud_event::{CloudEvent, DEFAULT_BASE};
 pub use conversation::{
     Body, ConversationCreated, ConversationRenamed, History, InitialMember, Kind, MemberJoined, MemberLeft,
     MemberRoleChanged, Message, Numbered, ReceiptMoved, Role, SettingsChanged,

@@ -1,5 +1,7 @@
 //! Answers to queries.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -169,4 +171,34 @@ pub struct MemberReceipt {
     pub delivered_to: u64,
     /// Everything up to this `seq` was read by them.
     pub read_to: u64,
+}
+
+/// `GET /health/live` and `/health/ready`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// The worst of the dependencies'.
+    pub status: HealthStatus,
+    /// Those in use, by name.
+    pub dependencies: BTreeMap<String, DependencyHealth>,
+}
+
+/// How well a process or a dependency is, from best to worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthStatus {
+    /// All is well.
+    Ok,
+    /// Something works less than it should.
+    Degraded,
+    /// Nothing works.
+    Down,
+}
+
+/// How well one dependency is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DependencyHealth {
+    /// How well.
+    pub status: HealthStatus,
+    /// In words.
+    pub detail: String,
 }

@@ -74,8 +74,16 @@ const RULES: &[Rule] = &[
 /// Lines of shipped Rust code that break a rule, and files that do not say what they are for.
 pub(super) fn breaches() -> Result<Vec<String>> {
     let mut breaches = Vec::new();
+    let mut files = Vec::new();
     for path in sources(root())? {
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        files.push((path, text));
+    }
+    let tests: Vec<_> = files.iter().flat_map(|(path, text)| test_modules(path, text)).collect();
+    for (path, text) in files {
+        if tests.iter().any(|module| path.starts_with(module) || path.with_extension("") == *module) {
+            continue;
+        }
         let name = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
         if !text.trim_start().starts_with("//!") {
             breaches.push(format!("{name}:1: a file opens with a `//!` line that says what it is for"));
@@ -104,6 +112,18 @@ fn breaches_in(name: &str, text: &str) -> Vec<String> {
             let rules = rules.iter().filter(move |rule| rule.words.iter().any(|word| line.contains(word)));
             rules.map(move |rule| format!("{name}:{}: {}", index + 1, rule.reason))
         })
+        .collect()
+}
+
+/// The modules that a file declares for its tests alone, as paths without an ending.
+fn test_modules(path: &Path, text: &str) -> Vec<PathBuf> {
+    let is_root = path.file_stem().is_some_and(|stem| ["lib", "main", "mod"].iter().any(|root| stem == *root));
+    let folder = if is_root { path.parent().unwrap_or(path).to_owned() } else { path.with_extension("") };
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    lines
+        .windows(2)
+        .filter(|pair| pair[0] == "#[cfg(test)]")
+        .filter_map(|pair| pair[1].strip_suffix(';')?.split_once("mod ").map(|(_, name)| folder.join(name)))
         .collect()
 }
 
@@ -144,6 +164,13 @@ mod tests {
         let text = "let sql = \"SELECT log.append($1)\";\n";
         assert_eq!(breaches_in("event-store/src/append.rs", text), [""; 0]);
         assert_eq!(breaches_in("relay/src/lib.rs", text), ["relay/src/lib.rs:1: only the event store writes the log"]);
+    }
+
+    #[test]
+    fn a_module_of_tests_is_known_by_its_declaration() {
+        let text = "mod shipped;\n#[cfg(test)]\npub(crate) mod testing;\n";
+        assert_eq!(test_modules(Path::new("a/src/lib.rs"), text), [Path::new("a/src/testing")]);
+        assert_eq!(test_modules(Path::new("a/src/one.rs"), text), [Path::new("a/src/one/testing")]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::answer::Answer;
 use crate::commands::{self, Moved};
 use crate::docs::{BodyProblems, CallerProblems, ConversationProblems};
 use crate::execute::token;
+use crate::receipts::ReceiptMove;
 use crate::service::Service;
 
 /// Say how far one has got; only forward
@@ -33,16 +34,41 @@ pub(crate) async fn advance_receipt(
         // What is read by REST is read on no device.
         read: read_to.map(|to| Moved { to, device_id: None }),
     };
-    let executed = service.execute(command, &context).await?;
+    let advanced = service.advanced(command, &context).await?;
     if let Some(acked) = delivered_to {
         service.move_cursor(&caller, conversation_id, acked).await?;
     }
-    let (delivered_to, read_to) = executed.output;
-    let position = token(executed.position);
-    Ok(Answer::ok(position.clone(), ReceiptAdvanced { delivered_to, read_to, position }))
+    Ok(Answer::ok(advanced.position.clone(), advanced))
 }
 
 impl Service {
+    /// Carries a receipt out at once, for one who waits for what comes of it; moves no cursor.
+    ///
+    /// Where nobody waits, [`Service::take_receipt`] costs less.
+    ///
+    /// # Errors
+    /// What `PUT …/receipts/me` answers.
+    pub async fn advance(&self, receipt: ReceiptMove, context: &RequestContext) -> Result<ReceiptAdvanced, Problem> {
+        let moved = |to: u64| Moved { to, device_id: Some(receipt.device_id) };
+        let command = commands::AdvanceReceipt {
+            conversation_id: receipt.conversation_id,
+            user_id: receipt.user_id,
+            delivered: receipt.delivered_to.map(moved),
+            read: receipt.read_to.map(moved),
+        };
+        self.advanced(command, context).await
+    }
+
+    async fn advanced(
+        &self,
+        command: commands::AdvanceReceipt,
+        context: &RequestContext,
+    ) -> Result<ReceiptAdvanced, Problem> {
+        let executed = self.execute(command, context).await?;
+        let (delivered_to, read_to) = executed.output;
+        Ok(ReceiptAdvanced { delivered_to, read_to, position: token(executed.position) })
+    }
+
     /// The device has everything up to `acked`; a cursor never goes back.
     async fn move_cursor(&self, caller: &Caller, conversation_id: Uuid, acked: u64) -> Result<(), Problem> {
         sqlx::query(
@@ -63,9 +89,11 @@ impl Service {
 
 #[cfg(test)]
 mod tests {
+    use platform::http::RequestContext;
     use serde_json::{Value, json};
     use uuid::Uuid;
 
+    use crate::receipts::ReceiptMove;
     use crate::testing::{Account, Answered, Api};
 
     async fn advance(api: &Api, by: &Account, conversation: Uuid, body: Value) -> Answered {
@@ -98,6 +126,23 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(cursor, 5);
+    }
+
+    #[tokio::test]
+    async fn the_same_without_http_names_the_device() {
+        let api = Api::new().await;
+        let [ann, ben] = api.users(["ann", "ben"]).await;
+        let direct = api.direct(&ann, &ben).await;
+        let Account { user_id, device_id, .. } = ben;
+        let (delivered_to, read_to) = (Some(1), Some(1));
+        let receipt = ReceiptMove { conversation_id: direct, user_id, device_id, delivered_to, read_to };
+        let advanced = api.service.advance(receipt, &RequestContext::bare()).await.unwrap();
+        assert_eq!((advanced.delivered_to, advanced.read_to), (1, 1));
+        let read = api.log().await.into_iter().find(|event| event.event_type == "message.read").unwrap();
+        assert!(read.payload.contains(&device_id.to_string()) && read.metadata.is_none());
+        let beyond = ReceiptMove { read_to: Some(9), ..receipt };
+        let refused = api.service.advance(beyond, &RequestContext::bare()).await.unwrap_err();
+        assert_eq!(refused.status(), http::StatusCode::UNPROCESSABLE_ENTITY);
     }
 
     #[tokio::test]

@@ -25,7 +25,8 @@ use crate::validate::Checks;
     responses(
         (status = 201, body = ConversationOpened),
         (status = 200, body = ConversationOpened, description = "It was there"),
-        (status = 409, body = schemas::rest::Problem, description = "The id is in use for something else"),
+        (status = 409, body = schemas::rest::Problem, content_type = "application/problem+json",
+            description = "The id is in use for something else"),
         CallerProblems, BodyProblems,
     ),
 )]

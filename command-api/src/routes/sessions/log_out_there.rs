@@ -18,7 +18,8 @@ use crate::service::Service;
     params(("session_id" = Uuid, Path, description = "One of one's own sessions")),
     responses(
         (status = 204, description = "The session has ended"),
-        (status = 404, body = schemas::rest::Problem, description = "No session of yours"),
+        (status = 404, body = schemas::rest::Problem, content_type = "application/problem+json",
+            description = "No session of yours"),
         CallerProblems,
     ),
 )]

@@ -18,8 +18,10 @@ use crate::service::Service;
     post, path = "/v1/sessions/refresh", tag = "sessions", request_body = Refresh,
     responses(
         (status = 200, body = SessionTokens),
-        (status = 401, body = schemas::rest::Problem, description = "Not a refresh token that is good now"),
-        (status = 503, body = schemas::rest::Problem, description = "A dependency is away, or load is shed"),
+        (status = 401, body = schemas::rest::Problem, content_type = "application/problem+json",
+            description = "Not a refresh token that is good now"),
+        (status = 503, body = schemas::rest::Problem, content_type = "application/problem+json",
+            description = "A dependency is away, or load is shed"),
         BodyProblems,
     ),
 )]

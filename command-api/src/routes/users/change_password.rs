@@ -21,8 +21,10 @@ use crate::validate::Checks;
     put, path = "/v1/users/me/password", tag = "users", request_body = ChangePassword, security(("bearer" = [])),
     responses(
         (status = 200, body = Done),
-        (status = 403, body = schemas::rest::Problem, description = "Not the current password"),
-        (status = 429, body = schemas::rest::Problem, description = "Too many attempts"),
+        (status = 403, body = schemas::rest::Problem, content_type = "application/problem+json",
+            description = "Not the current password"),
+        (status = 429, body = schemas::rest::Problem, content_type = "application/problem+json",
+            description = "Too many attempts"),
         CallerProblems, BodyProblems,
     ),
 )]

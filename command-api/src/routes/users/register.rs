@@ -18,8 +18,10 @@ use crate::validate::{Checks, email, username};
     post, path = "/v1/users", tag = "users", request_body = Register,
     responses(
         (status = 201, body = Registered),
-        (status = 409, body = schemas::rest::Problem, description = "The username or the e-mail address is taken"),
-        (status = 503, body = schemas::rest::Problem, description = "A dependency is away, or load is shed"),
+        (status = 409, body = schemas::rest::Problem, content_type = "application/problem+json",
+            description = "The username or the e-mail address is taken"),
+        (status = 503, body = schemas::rest::Problem, content_type = "application/problem+json",
+            description = "A dependency is away, or load is shed"),
         BodyProblems,
     ),
 )]

@@ -1,0 +1,77 @@
+//! `GET /v1/conversations`
+
+use axum::extract::State;
+use axum::response::Response;
+use platform::auth::Caller;
+use platform::http::{Problem, Query};
+use schemas::Topic;
+use schemas::rest::{Conversation, Page};
+use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use super::{conversation, conversation_columns, mine_columns};
+use crate::freshness::{Freshness, FreshnessHeaders};
+use crate::page::{Cursor, Key, Limit, from_micros, micros};
+use crate::refusals::Refused;
+use crate::state::QueryState;
+
+/// Parameters: the caller, items, then time and id of the last item of the page before.
+const LIST: &str = concat!(
+    "WITH mine AS MATERIALIZED (SELECT ",
+    mine_columns!(),
+    "   FROM read.members m
+        JOIN read.conversations c USING (conversation_id)
+        LEFT JOIN read.receipts r
+          ON r.conversation_id = m.conversation_id AND r.user_id = m.user_id AND r.left_seq IS NULL
+       WHERE m.user_id = $1 AND m.left_seq IS NULL
+         AND ($3::timestamptz IS NULL OR (c.updated_at, c.conversation_id) < ($3, $4))
+       ORDER BY c.updated_at DESC, c.conversation_id DESC LIMIT $2)
+     SELECT ",
+    conversation_columns!(),
+    " ORDER BY mine.updated_at DESC, mine.conversation_id DESC"
+);
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct List {
+    /// Items of a page, 1–200.
+    #[serde(default)]
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 200, default = 50)]
+    limit: Limit,
+    /// `next_cursor` of the page before.
+    #[serde(default)]
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor<Last>>,
+}
+
+/// Sorted by the last change, newest first, and id.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Last(i64, Uuid);
+
+impl Key for Last {
+    const LIST: &'static str = "conversations";
+}
+
+/// One's own conversations, the one that changed last first.
+#[utoipa::path(get, path = "/v1/conversations", tag = "conversations", operation_id = "listConversations",
+    params(List, FreshnessHeaders),
+    security(("bearer" = [])), responses((status = 200, body = Page<Conversation>), Refused))]
+pub(super) async fn list(
+    State(state): State<QueryState>,
+    caller: Caller,
+    Query(asked): Query<List>,
+    fresh: Freshness,
+) -> Result<Response, Problem> {
+    let answer = fresh.of_all(Topic::Conversations);
+    let last = asked.cursor.map(|cursor| cursor.0);
+    let rows = sqlx::query(LIST)
+        .bind(caller.user_id)
+        .bind(asked.limit.fetched())
+        .bind(last.as_ref().map(|last| from_micros(last.0)))
+        .bind(last.as_ref().map(|last| last.1))
+        .fetch_all(state.pool())
+        .await?;
+    let conversations = rows.iter().map(conversation).collect::<Result<Vec<_>, _>>()?;
+    answer.json(&asked.limit.page(conversations, |last| Last(micros(last.updated_at), last.conversation_id), |one| one))
+}

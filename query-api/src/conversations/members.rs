@@ -1,0 +1,87 @@
+//! `GET /v1/conversations/{conversation_id}/members`
+
+use axum::extract::State;
+use axum::response::Response;
+use platform::auth::Caller;
+use platform::http::{PathId, Problem, Query};
+use schemas::Role;
+use schemas::rest::{Member, Page};
+use serde::{Deserialize, Serialize};
+use sqlx::Row;
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use crate::access::{access_cte, admitted};
+use crate::freshness::{Freshness, FreshnessHeaders};
+use crate::page::{Cursor, Key, Limit};
+use crate::refusals::{NotMember, Refused};
+use crate::rows::named;
+use crate::state::QueryState;
+
+/// Parameters: the conversation, the caller, items, the last member of the page before.
+///
+/// The access stands on every row, and on one without a member where the page has none.
+const MEMBERS: &str = concat!(
+    "WITH ",
+    access_cte!(),
+    " SELECT access.left_seq, page.*
+        FROM access
+        LEFT JOIN LATERAL (
+             SELECT m.user_id, u.username, u.display_name, m.role, m.joined_at
+               FROM read.members m
+               LEFT JOIN read.users u ON u.user_id = m.user_id
+              WHERE m.conversation_id = $1 AND m.left_seq IS NULL AND m.user_id > $4 AND access.left_seq IS NULL
+              ORDER BY m.user_id LIMIT $3) page ON true"
+);
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct List {
+    /// Items of a page, 1–200.
+    #[serde(default)]
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 200, default = 50)]
+    limit: Limit,
+    /// `next_cursor` of the page before.
+    #[serde(default)]
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor<Last>>,
+}
+
+/// Sorted by user.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Last(Uuid);
+
+impl Key for Last {
+    const LIST: &'static str = "members";
+}
+
+/// Who is in a conversation.
+#[utoipa::path(get, path = "/v1/conversations/{conversation_id}/members", tag = "conversations",
+    operation_id = "listMembers", params(("conversation_id" = Uuid, Path), List, FreshnessHeaders),
+    security(("bearer" = [])), responses((status = 200, body = Page<Member>), Refused, NotMember))]
+pub(super) async fn members(
+    State(state): State<QueryState>,
+    caller: Caller,
+    PathId(conversation_id): PathId,
+    Query(list): Query<List>,
+    fresh: Freshness,
+) -> Result<Response, Problem> {
+    let answer = fresh.of_conversation(conversation_id);
+    let rows = sqlx::query(MEMBERS)
+        .bind(conversation_id)
+        .bind(caller.user_id)
+        .bind(list.limit.fetched())
+        .bind(list.cursor.map_or(Uuid::nil(), |cursor| cursor.0.0))
+        .fetch_all(state.pool())
+        .await?;
+    let members = admitted(&rows, |row| {
+        Ok(Member {
+            user_id: row.try_get(1)?,
+            username: row.try_get(2)?,
+            display_name: row.try_get(3)?,
+            role: named(row, 4, Role::from_text)?,
+            joined_at: row.try_get(5)?,
+        })
+    })?;
+    answer.json(&list.limit.page(members, |last| Last(last.user_id), |member| member))
+}

@@ -1,0 +1,81 @@
+//! `GET /v1/sessions`
+
+use axum::extract::State;
+use axum::response::Response;
+use platform::auth::Caller;
+use platform::http::{Problem, Query};
+use schemas::rest::{Page, Session};
+use serde::{Deserialize, Serialize};
+use sqlx::Row;
+use time::OffsetDateTime;
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use crate::freshness::{Freshness, FreshnessHeaders};
+use crate::page::{Cursor, Key, Limit, from_micros, micros};
+use crate::refusals::Refused;
+use crate::state::QueryState;
+
+/// Parameters: the user, items, then start and id of the last item of the page before.
+const LIST: &str = "
+    SELECT session_id, device_id, device_name, created_at, last_seen_at
+      FROM read.sessions
+     WHERE user_id = $1 AND ($3::timestamptz IS NULL OR (created_at, session_id) < ($3, $4))
+     ORDER BY created_at DESC, session_id DESC LIMIT $2";
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct List {
+    /// Items of a page, 1–200.
+    #[serde(default)]
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 200, default = 50)]
+    limit: Limit,
+    /// `next_cursor` of the page before.
+    #[serde(default)]
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor<Last>>,
+}
+
+/// Sorted by start, newest first, and id.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Last(i64, Uuid);
+
+impl Key for Last {
+    const LIST: &'static str = "sessions";
+}
+
+/// One's own sessions, the newest first.
+#[utoipa::path(get, path = "/v1/sessions", tag = "sessions", operation_id = "listSessions",
+    params(List, FreshnessHeaders),
+    security(("bearer" = [])), responses((status = 200, body = Page<Session>), Refused))]
+pub(super) async fn list(
+    State(state): State<QueryState>,
+    caller: Caller,
+    Query(asked): Query<List>,
+    fresh: Freshness,
+) -> Result<Response, Problem> {
+    let answer = fresh.of_user(caller.user_id);
+    let last = asked.cursor.map(|cursor| cursor.0);
+    let rows = sqlx::query(LIST)
+        .bind(caller.user_id)
+        .bind(asked.limit.fetched())
+        .bind(last.as_ref().map(|last| from_micros(last.0)))
+        .bind(last.as_ref().map(|last| last.1))
+        .fetch_all(state.pool())
+        .await?;
+    let sessions = rows
+        .iter()
+        .map(|row| {
+            let session_id: Uuid = row.try_get(0)?;
+            Ok(Session {
+                session_id,
+                device_id: row.try_get(1)?,
+                device_name: row.try_get(2)?,
+                created_at: row.try_get::<OffsetDateTime, _>(3)?,
+                last_seen_at: row.try_get(4)?,
+                current: session_id == caller.session_id,
+            })
+        })
+        .collect::<Result<Vec<_>, sqlx::Error>>()?;
+    answer.json(&asked.limit.page(sessions, |last| Last(micros(last.created_at), last.session_id), |session| session))
+}

@@ -1,0 +1,96 @@
+//! What the queries stand on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::FromRef;
+use platform::applied::AppliedPositions;
+use platform::auth::Authenticator;
+use schemas::Position;
+use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
+use uuid::Uuid;
+
+use crate::checkpoints::CheckpointPoller;
+use crate::documents::Documents;
+
+/// Tells the shard of an ordering key.
+pub type ShardOf = Arc<dyn Fn(Uuid) -> u16 + Send + Sync>;
+
+/// How connections of the queries' pool are to be opened.
+///
+/// Each statement is planned once (planning one costs ten times its execution), by what it asks and not by how small
+/// its tables were just then: all of them go by an index.
+#[must_use]
+pub fn steady_plans(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off"), ("jit", "off")])
+}
+
+/// What the queries need from the process they run in.
+pub struct Dependencies {
+    /// The database of the read models, or a replica of it; opened with [`steady_plans`].
+    pub pool: PgPool,
+    /// How far the read models have got.
+    pub applied: AppliedPositions,
+    /// Verifies access tokens.
+    pub authenticator: Authenticator,
+    /// The log's own function, since this crate knows nothing of the log.
+    pub shard_of: ShardOf,
+    /// The descriptions of the whole surface.
+    pub documents: Documents,
+}
+
+/// The state of every query's handler; cheap to clone.
+#[derive(Clone)]
+pub struct QueryState {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    pool: PgPool,
+    applied: AppliedPositions,
+    checkpoints: CheckpointPoller,
+    authenticator: Authenticator,
+    shard_of: ShardOf,
+    documents: Documents,
+}
+
+impl QueryState {
+    /// The state over what the process supplies.
+    pub fn new(dependencies: Dependencies) -> Self {
+        let Dependencies { pool, applied, authenticator, shard_of, documents } = dependencies;
+        let checkpoints = CheckpointPoller::new(pool.clone(), applied.clone());
+        Self { inner: Arc::new(Inner { pool, applied, checkpoints, authenticator, shard_of, documents }) }
+    }
+
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.inner.pool
+    }
+
+    pub(crate) fn applied(&self) -> &AppliedPositions {
+        &self.inner.applied
+    }
+
+    pub(crate) fn documents(&self) -> &Documents {
+        &self.inner.documents
+    }
+
+    pub(crate) fn authenticator(&self) -> &Authenticator {
+        &self.inner.authenticator
+    }
+
+    pub(crate) fn shard_of(&self, key: Uuid) -> u16 {
+        (self.inner.shard_of)(key)
+    }
+
+    /// Waits until the read models have applied all of `places`; `false` if they have not within `bound`.
+    pub(crate) async fn reached(&self, places: &[Position], bound: Duration) -> bool {
+        self.inner.checkpoints.reached(places, bound).await
+    }
+}
+
+impl FromRef<QueryState> for Authenticator {
+    fn from_ref(state: &QueryState) -> Self {
+        state.inner.authenticator.clone()
+    }
+}

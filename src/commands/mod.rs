@@ -1,0 +1,9 @@
+//! One subcommand a file.
+
+pub(crate) mod chat;
+pub(crate) mod config;
+pub(crate) mod migrate;
+pub(crate) mod rebuild;
+pub(crate) mod tail;
+pub(crate) mod up;
+pub(crate) mod verify;
