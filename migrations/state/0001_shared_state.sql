@@ -37,12 +37,15 @@ CREATE TABLE devices (
     PRIMARY KEY (user_id, device_id)
 );
 
--- What each device has durably taken of each conversation, and when it last said so.
+-- What each device has durably taken of each conversation.
 CREATE TABLE device_cursors (
     user_id         uuid        NOT NULL,
     device_id       uuid        NOT NULL,
     conversation_id uuid        NOT NULL,
+    -- The user's stay in the conversation, by seq of the own member_joined; 0 for those it was created with.
+    joined_seq      bigint      NOT NULL,
     acked           bigint      NOT NULL,
-    acked_at        timestamptz NOT NULL,
+    -- When the device last said so; null where it only began here.
+    acked_at        timestamptz,
     PRIMARY KEY (user_id, device_id, conversation_id)
 ) WITH (fillfactor = 70);

@@ -8,6 +8,7 @@ mod checkpoints;
 mod conversations;
 mod documents;
 mod freshness;
+pub mod gateway;
 mod messages;
 mod operations;
 mod page;

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::rest::{MessageSent, Problem, SendMessage};
-use crate::{Body, PositionToken, rfc3339_ms};
+use crate::{Body, Position, rfc3339_ms};
 
 /// The subprotocol's name.
 pub const SUBPROTOCOL: &str = "parlance.v1";
@@ -85,12 +85,15 @@ pub struct Referenced<F> {
     pub frame: F,
 }
 
-/// What a server sends.
+/// What a server sends; `D` is the data of an event.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum ServerFrame<'a> {
+pub enum ServerFrame<'a, D: ?Sized = Body> {
     /// Answers `hello`.
     Welcome {
+        /// That of the `hello`.
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a str>,
         /// Who this is.
         user_id: Uuid,
         /// On which device.
@@ -112,14 +115,14 @@ pub enum ServerFrame<'a> {
         /// Its number there.
         seq: u64,
         /// Its place in the log.
-        position: PositionToken,
+        position: Position,
         /// When it happened.
         #[serde(with = "rfc3339_ms")]
         at: OffsetDateTime,
         /// The type.
         event: &'a str,
         /// What it says.
-        data: &'a Body,
+        data: &'a D,
     },
     /// A member's watermarks.
     Receipt {

@@ -1,0 +1,514 @@
+//! The gateway's end of the live bus: who listens to what. An event is encoded once for all its devices.
+
+mod mailbox;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::{Mutex, RwLock};
+use platform::auth::Caller;
+use platform::live::{Channel, Hint, LiveSink};
+use schemas::ws::close;
+use schemas::{Body, Event as Happening, Record};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::protocol::event::{Event, Receipt};
+pub(crate) use mailbox::{Mailbox, Note};
+
+/// Locks over which conversations are spread.
+const SHARDS: usize = 64;
+
+type Boxes = Vec<Arc<Mailbox>>;
+
+/// All connections of this process.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    rooms: Vec<Mutex<HashMap<Uuid, Room>>>,
+    /// Those that said hello.
+    users: RwLock<HashMap<Uuid, Boxes>>,
+    /// All, by session.
+    sessions: Mutex<HashMap<Uuid, Boxes>>,
+    /// Told when a connection went.
+    gone: Notify,
+}
+
+/// Who listens to a conversation.
+#[derive(Debug, Default)]
+struct Room {
+    /// Copied only where somebody comes or goes while it is told.
+    listeners: Arc<Boxes>,
+    /// The highest number that was told.
+    head: u64,
+}
+
+/// Removes one, by identity.
+fn remove(boxes: &mut Boxes, mailbox: &Arc<Mailbox>) {
+    if let Some(place) = boxes.iter().position(|other| Arc::ptr_eq(other, mailbox)) {
+        boxes.swap_remove(place);
+    }
+}
+
+fn remove_from(map: &mut HashMap<Uuid, Boxes>, key: Uuid, mailbox: &Arc<Mailbox>) {
+    if let Some(boxes) = map.get_mut(&key) {
+        remove(boxes, mailbox);
+        if boxes.is_empty() {
+            map.remove(&key);
+        }
+    }
+}
+
+impl Hub {
+    pub(crate) fn new() -> Self {
+        Self {
+            rooms: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            users: RwLock::default(),
+            sessions: Mutex::default(),
+            gone: Notify::new(),
+        }
+    }
+
+    fn shard(&self, conversation_id: Uuid) -> &Mutex<HashMap<Uuid, Room>> {
+        let place = conversation_id.as_u128() % SHARDS as u128;
+        &self.rooms[usize::try_from(place).unwrap_or_default()]
+    }
+
+    /// A connection was made.
+    pub(crate) fn connect(&self, caller: &Caller) -> Arc<Mailbox> {
+        let mailbox = Arc::new(Mailbox::new(caller));
+        self.sessions.lock().entry(caller.session_id).or_insert_with(|| Vec::with_capacity(1)).push(mailbox.clone());
+        mailbox
+    }
+
+    /// It said hello: it is told what concerns its user, and replaces an older one of its device.
+    pub(crate) fn enter(&self, mailbox: &Arc<Mailbox>) {
+        let mut users = self.users.write();
+        let boxes = users.entry(mailbox.user_id).or_insert_with(|| Vec::with_capacity(1));
+        boxes.retain(|other| {
+            let same = other.device_id == mailbox.device_id;
+            if same {
+                other.close(close::REPLACED, "replaced by a newer connection of this device");
+            }
+            !same
+        });
+        boxes.push(mailbox.clone());
+    }
+
+    /// Has it told what happens in a conversation; answers how far that has been told.
+    pub(crate) fn listen(&self, mailbox: &Arc<Mailbox>, conversation_id: Uuid, head: u64) -> u64 {
+        let mut rooms = mailbox.rooms.lock();
+        let Some(rooms) = rooms.as_mut() else { return 0 };
+        let mut shard = self.shard(conversation_id).lock();
+        let room = shard.entry(conversation_id).or_default();
+        if rooms.insert(conversation_id) {
+            Arc::make_mut(&mut room.listeners).push(mailbox.clone());
+        }
+        room.head = room.head.max(head);
+        room.head
+    }
+
+    fn ignore(&self, mailbox: &Arc<Mailbox>, conversation_id: Uuid) {
+        let mut rooms = mailbox.rooms.lock();
+        if rooms.as_mut().is_some_and(|rooms| rooms.remove(&conversation_id)) {
+            self.leave_room(mailbox, conversation_id);
+        }
+    }
+
+    fn leave_room(&self, mailbox: &Arc<Mailbox>, conversation_id: Uuid) {
+        let mut shard = self.shard(conversation_id).lock();
+        if let Some(room) = shard.get_mut(&conversation_id) {
+            remove(Arc::make_mut(&mut room.listeners), mailbox);
+            if room.listeners.is_empty() {
+                shard.remove(&conversation_id);
+            }
+        }
+    }
+
+    /// A connection is gone.
+    pub(crate) fn disconnect(&self, mailbox: &Arc<Mailbox>) {
+        remove_from(&mut self.users.write(), mailbox.user_id, mailbox);
+        remove_from(&mut self.sessions.lock(), mailbox.session_id, mailbox);
+        let mut rooms = mailbox.rooms.lock();
+        for conversation_id in rooms.take().unwrap_or_default() {
+            self.leave_room(mailbox, conversation_id);
+        }
+        drop(rooms);
+        self.gone.notify_waiters();
+    }
+
+    /// Closes the connections of a session.
+    pub(crate) fn revoke(&self, session_id: Uuid) {
+        for mailbox in self.sessions.lock().get(&session_id).into_iter().flatten() {
+            mailbox.close(close::TOKEN, "the session was revoked");
+        }
+    }
+
+    /// Closes those whose session `is_revoked`.
+    pub(crate) fn revoke_where(&self, is_revoked: impl Fn(Uuid) -> bool) {
+        let sessions: Vec<Uuid> = self.sessions.lock().keys().copied().collect();
+        for session_id in sessions.into_iter().filter(|id| is_revoked(*id)) {
+            self.revoke(session_id);
+        }
+    }
+
+    /// Closes all connections.
+    pub(crate) fn close_all(&self, code: u16, reason: &'static str) {
+        for mailbox in self.sessions.lock().values().flatten() {
+            mailbox.close(code, reason);
+        }
+    }
+
+    /// How many connections there are.
+    pub(crate) fn len(&self) -> usize {
+        self.sessions.lock().values().map(Vec::len).sum()
+    }
+
+    /// Waits until no connection is left.
+    pub(crate) async fn emptied(&self) {
+        loop {
+            let gone = self.gone.notified();
+            tokio::pin!(gone);
+            gone.as_mut().enable();
+            if self.sessions.lock().is_empty() {
+                return;
+            }
+            gone.await;
+        }
+    }
+
+    /// The conversations that somebody listens to, each with how far it has been told.
+    pub(crate) fn told(&self) -> Vec<(Uuid, u64)> {
+        let mut told = Vec::new();
+        for shard in &self.rooms {
+            told.extend(shard.lock().iter().map(|(id, room)| (*id, room.head)));
+        }
+        told
+    }
+
+    /// A conversation has got this far: tells those who listen, where they were not told.
+    pub(crate) fn head(&self, conversation_id: Uuid, head: u64) {
+        let listeners = {
+            let mut shard = self.shard(conversation_id).lock();
+            let Some(room) = shard.get_mut(&conversation_id).filter(|room| room.head < head) else { return };
+            room.head = head;
+            room.listeners.clone()
+        };
+        for mailbox in listeners.iter() {
+            mailbox.put(Note::Head(conversation_id, head));
+        }
+    }
+
+    /// The users that are connected.
+    pub(crate) fn users(&self) -> Vec<Uuid> {
+        self.users.read().keys().copied().collect()
+    }
+
+    /// A user is in a conversation: tells those of its devices that do not listen to it.
+    pub(crate) fn stay(&self, user_id: Uuid, conversation_id: Uuid, joined: u64, head: u64) {
+        for mailbox in self.boxes(user_id) {
+            let listens = mailbox.rooms.lock().as_ref().is_none_or(|rooms| rooms.contains(&conversation_id));
+            if !listens {
+                self.listen(&mailbox, conversation_id, head);
+                mailbox.put(Note::Stay(conversation_id, joined, head));
+            }
+        }
+    }
+
+    fn boxes(&self, user_id: Uuid) -> Boxes {
+        self.users.read().get(&user_id).cloned().unwrap_or_default()
+    }
+
+    /// Tells all who listen to a conversation.
+    fn tell_room(&self, conversation_id: Uuid, record: &Record, last: &mut Encoded) {
+        let listeners = {
+            let mut shard = self.shard(conversation_id).lock();
+            let Some(room) = shard.get_mut(&conversation_id) else { return };
+            if let Happening::Numbered(numbered) = &record.event {
+                room.head = room.head.max(numbered.seq);
+            }
+            room.listeners.clone()
+        };
+        if let Some(note) = last.note(record) {
+            for mailbox in listeners.iter() {
+                mailbox.put(note.clone());
+            }
+        }
+    }
+
+    /// Tells all devices of a user; whoever comes in begins to listen, and who leaves stops.
+    fn tell_user(&self, user_id: Uuid, record: &Record, last: &mut Encoded) {
+        let boxes = self.boxes(user_id);
+        let Happening::Numbered(numbered) = &record.event else {
+            if let Happening::SessionRevoked(session) = &record.event {
+                return self.revoke(session.session_id);
+            }
+            if let Some(note) = last.note(record).filter(|_| !boxes.is_empty()) {
+                for mailbox in &boxes {
+                    mailbox.put(note.clone());
+                }
+            }
+            return;
+        };
+        let Some(note) = last.note(record).filter(|_| !boxes.is_empty()) else { return };
+        for mailbox in boxes {
+            match &numbered.body {
+                Body::Created(_) => {
+                    self.listen(&mailbox, numbered.conversation_id, numbered.seq);
+                }
+                Body::MemberJoined(joined) if joined.user_id == user_id => {
+                    self.listen(&mailbox, numbered.conversation_id, numbered.seq);
+                }
+                Body::MemberLeft(left) if left.user_id == user_id => self.ignore(&mailbox, numbered.conversation_id),
+                _ => {}
+            }
+            mailbox.put(note.clone());
+        }
+    }
+}
+
+/// The last record that was encoded: one that concerns several channels comes several times in a row.
+#[derive(Default)]
+struct Encoded(Option<(*const Record, Note)>);
+
+impl Encoded {
+    fn note(&mut self, record: &Record) -> Option<Note> {
+        if let Some((_, note)) = self.0.as_ref().filter(|(known, _)| std::ptr::eq(*known, record)) {
+            return Some(note.clone());
+        }
+        let note = match &record.event {
+            Happening::Numbered(numbered) => Note::Event(Arc::new(Event::live(numbered, record.place()))),
+            Happening::MessageDelivered(moved) | Happening::MessageRead(moved) => {
+                Note::Receipt(Arc::new(Receipt::live(moved)))
+            }
+            _ => return None,
+        };
+        self.0 = Some((record, note.clone()));
+        Some(note)
+    }
+}
+
+impl LiveSink for Hub {
+    fn deliver(&self, hints: &[Hint]) {
+        let begun = Instant::now();
+        let mut last = Encoded::default();
+        for hint in hints {
+            match hint.channel {
+                Channel::Conversation(id) => self.tell_room(id, &hint.record, &mut last),
+                Channel::User(id) => self.tell_user(id, &hint.record, &mut last),
+            }
+        }
+        metrics::histogram!("parlance_gateway_fan_out_seconds").record(begun.elapsed());
+    }
+}
+
+#[cfg(test)]
+impl Hub {
+    /// Nobody is left behind.
+    fn is_deserted(&self) -> bool {
+        let rooms = self.rooms.iter().all(|shard| shard.lock().is_empty());
+        rooms && self.users.read().is_empty() && self.sessions.lock().is_empty()
+    }
+
+    /// The conversations that a connection listens to.
+    fn rooms_of(mailbox: &Mailbox) -> std::collections::HashSet<Uuid> {
+        mailbox.rooms.lock().clone().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::task::{Context, Poll, Waker};
+
+    use schemas::{
+        ConversationCreated, History, InitialMember, Kind, MemberLeft, Numbered, ReceiptMoved, Role, SessionChanged,
+        Topic,
+    };
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    fn caller(user: u128, device: u128) -> Caller {
+        let [user_id, device_id] = [user, device].map(Uuid::from_u128);
+        let session_id = Uuid::from_u128(user * 1000 + device);
+        Caller { user_id, session_id, device_id, expires_at: OffsetDateTime::UNIX_EPOCH }
+    }
+
+    fn enter(hub: &Hub, user: u128, device: u128) -> Arc<Mailbox> {
+        let mailbox = hub.connect(&caller(user, device));
+        hub.enter(&mailbox);
+        mailbox
+    }
+
+    fn record(event: Happening) -> Arc<Record> {
+        Arc::new(Record {
+            topic: Topic::Conversations,
+            shard: 0,
+            position: 1,
+            event_id: Uuid::nil(),
+            key: Uuid::nil(),
+            at: OffsetDateTime::UNIX_EPOCH,
+            correlation: None,
+            causation: None,
+            trace: None,
+            event,
+        })
+    }
+
+    fn room() -> Uuid {
+        Uuid::from_u128(77)
+    }
+
+    fn numbered(seq: u64, body: Body) -> Arc<Record> {
+        let (conversation_id, at) = (room(), OffsetDateTime::UNIX_EPOCH);
+        record(Happening::Numbered(Numbered { conversation_id, seq, at, body }))
+    }
+
+    fn created() -> Arc<Record> {
+        let members = [1, 2].map(|user| InitialMember { user_id: Uuid::from_u128(user), role: Role::Member }).to_vec();
+        let by = Uuid::from_u128(1);
+        numbered(
+            1,
+            Body::Created(ConversationCreated { kind: Kind::Group, name: None, history: History::All, members, by }),
+        )
+    }
+
+    fn hint(channel: Channel, record: &Arc<Record>) -> Hint {
+        Hint { channel, record: record.clone() }
+    }
+
+    /// The numbers of the events that were told, and how many receipts.
+    fn told(mailbox: &Mailbox) -> (Vec<u64>, usize) {
+        let context = &mut Context::from_waker(Waker::noop());
+        let Poll::Ready(mail) = mailbox.poll(context, true, true) else { return Default::default() };
+        let mut seqs = Vec::new();
+        let mut receipts = 0;
+        for note in mail.notes {
+            match note {
+                Note::Event(event) => seqs.push(event.seq),
+                Note::Receipt(_) => receipts += 1,
+                Note::Head(_, head) | Note::Stay(_, _, head) => seqs.push(head + 1000),
+            }
+        }
+        (seqs, receipts)
+    }
+
+    #[test]
+    fn who_comes_in_listens_and_who_leaves_stops() {
+        let hub = Hub::new();
+        let [ann, ben, eve] = [1, 2, 3].map(|user| enter(&hub, user, 1));
+        let begun = created();
+        hub.deliver(&[
+            hint(Channel::User(ann.user_id), &begun),
+            hint(Channel::User(ben.user_id), &begun),
+            hint(Channel::Conversation(room()), &begun),
+        ]);
+        // Once by either channel; sessions pass over doubles.
+        for mailbox in [&ann, &ben] {
+            assert_eq!(told(mailbox).0, [1, 1]);
+        }
+        assert_eq!(Hub::rooms_of(&ben), HashSet::from([room()]));
+        let left = numbered(2, Body::MemberLeft(MemberLeft { user_id: ben.user_id, by: ann.user_id }));
+        hub.deliver(&[hint(Channel::Conversation(room()), &left), hint(Channel::User(ben.user_id), &left)]);
+        assert_eq!(told(&ben).0, [2, 2]);
+        hub.deliver(&[hint(
+            Channel::Conversation(room()),
+            &numbered(3, Body::MemberLeft(MemberLeft { user_id: eve.user_id, by: ann.user_id })),
+        )]);
+        assert_eq!((told(&ann).0, told(&ben).0, told(&eve).0), (vec![2, 3], vec![], vec![]));
+        assert_eq!(hub.told(), [(room(), 3)]);
+        for mailbox in [ann, ben, eve] {
+            hub.disconnect(&mailbox);
+        }
+        assert!(hub.is_deserted());
+    }
+
+    #[test]
+    fn an_event_is_encoded_once() {
+        let hub = Hub::new();
+        let boxes = [1, 2, 3].map(|user| enter(&hub, user, 1));
+        for mailbox in &boxes {
+            hub.listen(mailbox, room(), 0);
+        }
+        hub.deliver(&[hint(Channel::Conversation(room()), &created())]);
+        let frames: Vec<_> = boxes
+            .iter()
+            .map(|mailbox| {
+                let Poll::Ready(mail) = mailbox.poll(&mut Context::from_waker(Waker::noop()), true, true) else {
+                    panic!("nothing")
+                };
+                let Some(Note::Event(event)) = mail.notes.front().cloned() else { panic!("no event") };
+                event.frame.as_ptr()
+            })
+            .collect();
+        assert!(frames.iter().all(|frame| *frame == frames[0]));
+    }
+
+    #[test]
+    fn watermarks_go_where_fan_out_says() {
+        let hub = Hub::new();
+        let [ann, ben] = [1, 2].map(|user| enter(&hub, user, 1));
+        hub.listen(&ann, room(), 0);
+        hub.listen(&ben, room(), 0);
+        let moved = record(Happening::MessageRead(ReceiptMoved {
+            conversation_id: room(),
+            user_id: ann.user_id,
+            device_id: None,
+            up_to: 1,
+            delivered_to: 1,
+            read_to: 1,
+            at: OffsetDateTime::UNIX_EPOCH,
+        }));
+        hub.deliver(&[hint(Channel::Conversation(room()), &moved)]);
+        assert_eq!((told(&ann).1, told(&ben).1), (1, 1));
+        hub.deliver(&[hint(Channel::User(ann.user_id), &moved)]);
+        assert_eq!((told(&ann).1, told(&ben).1), (1, 0));
+    }
+
+    #[test]
+    fn a_newer_connection_of_a_device_replaces_the_older() {
+        let hub = Hub::new();
+        let (old, other) = (enter(&hub, 1, 1), enter(&hub, 1, 2));
+        let new = enter(&hub, 1, 1);
+        assert_eq!(old.closing().map(|(code, _)| code), Some(close::REPLACED));
+        assert_eq!((other.closing(), new.closing()), (None, None));
+        hub.disconnect(&old);
+        hub.deliver(&[hint(Channel::User(new.user_id), &created())]);
+        assert_eq!(told(&new).0, [1]);
+    }
+
+    #[test]
+    fn revocation_and_drain_reach_all() {
+        let hub = Hub::new();
+        let (one, other) = (enter(&hub, 1, 1), hub.connect(&caller(1, 2)));
+        let session = SessionChanged {
+            user_id: one.user_id,
+            session_id: one.session_id,
+            device_id: one.device_id,
+            device_name: None,
+            at: OffsetDateTime::UNIX_EPOCH,
+        };
+        hub.deliver(&[hint(Channel::User(one.user_id), &record(Happening::SessionRevoked(session)))]);
+        assert_eq!(one.closing().map(|(code, _)| code), Some(close::TOKEN));
+        assert_eq!(other.closing(), None);
+        hub.close_all(close::DRAINING, "draining");
+        assert_eq!(other.closing().map(|(code, _)| code), Some(close::DRAINING));
+        assert_eq!(hub.len(), 2);
+    }
+
+    #[test]
+    fn heads_and_stays_are_told_to_those_who_do_not_know() {
+        let hub = Hub::new();
+        let ann = enter(&hub, 1, 1);
+        hub.listen(&ann, room(), 5);
+        hub.head(room(), 5);
+        assert_eq!(told(&ann).0, Vec::<u64>::new());
+        hub.head(room(), 6);
+        assert_eq!(told(&ann).0, [1006]);
+        hub.stay(ann.user_id, room(), 0, 7);
+        assert_eq!(told(&ann).0, Vec::<u64>::new(), "it listens already");
+        hub.stay(ann.user_id, Uuid::from_u128(78), 3, 7);
+        assert_eq!(told(&ann).0, [1007]);
+    }
+}

@@ -1,0 +1,174 @@
+//! The WebSocket gateway: streams every conversation to every device of its members until the device says that it has it.
+//!
+//! `protocol` is the wire, `session` one connection as a pure state machine, `socket` the loop that drives it over a
+//! stream, `hub` this end of the live bus, `store` what stands in PostgreSQL, `work` what sessions want done.
+
+mod checks;
+mod clock;
+mod hub;
+mod port;
+mod protocol;
+mod session;
+mod socket;
+mod store;
+#[cfg(test)]
+mod tests;
+mod upgrade;
+mod work;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use metrics::Counter;
+use platform::applied::AppliedPositions;
+use platform::auth::{Authenticator, Tickets};
+use platform::config::Origin;
+use platform::live::LiveBus;
+use schemas::ws::close;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use clock::Clock;
+use hub::Hub;
+pub use port::CommandPort;
+use store::{Cursors, Store};
+
+/// How often the number of connections is told.
+const GAUGE_PACE: Duration = Duration::from_secs(5);
+
+/// What the gateway needs from the process it runs in.
+pub struct Dependencies {
+    /// The database of the read models and of shared state.
+    pub pool: PgPool,
+    /// The command side.
+    pub port: Arc<dyn CommandPort>,
+    /// How far the read models have got.
+    pub applied: AppliedPositions,
+    /// Where hints come from.
+    pub live: Arc<dyn LiveBus>,
+    /// Verifies access tokens, and knows what was revoked.
+    pub authenticator: Authenticator,
+    /// Takes tickets.
+    pub tickets: Tickets,
+    /// Whose pages may open sockets, beside the server's own.
+    pub origins: Vec<Origin>,
+}
+
+/// The gateway; cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    port: Arc<dyn CommandPort>,
+    applied: AppliedPositions,
+    authenticator: Authenticator,
+    tickets: Tickets,
+    origins: Vec<Origin>,
+    store: Store,
+    cursors: Cursors,
+    hub: Arc<Hub>,
+    clock: Clock,
+    figures: Figures,
+    /// Cancelled once the server drains.
+    stop: CancellationToken,
+    /// Cancelled once nothing is left to be kept.
+    end: CancellationToken,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("connections", &self.shared.hub.len()).finish_non_exhaustive()
+    }
+}
+
+/// Figures that are counted often.
+struct Figures {
+    deliveries: Counter,
+    redeliveries: Counter,
+}
+
+impl Figures {
+    fn new() -> Self {
+        metrics::describe_counter!("parlance_gateway_deliveries_total", "Events sent to devices for the first time.");
+        metrics::describe_counter!("parlance_gateway_redeliveries_total", "Events sent again, for want of an ack.");
+        metrics::describe_gauge!("parlance_gateway_connections", "Open WebSocket connections.");
+        metrics::describe_histogram!(
+            "parlance_gateway_fan_out_seconds",
+            metrics::Unit::Seconds,
+            "Time to hand a batch of hints to the sessions concerned."
+        );
+        Self {
+            deliveries: metrics::counter!("parlance_gateway_deliveries_total"),
+            redeliveries: metrics::counter!("parlance_gateway_redeliveries_total"),
+        }
+    }
+}
+
+impl Gateway {
+    /// A gateway that listens to the live bus from now on.
+    pub fn new(dependencies: Dependencies) -> Self {
+        let Dependencies { pool, port, applied, live, authenticator, tickets, origins } = dependencies;
+        let shared = Arc::new(Shared {
+            port,
+            applied,
+            authenticator,
+            tickets,
+            origins,
+            store: Store::new(pool.clone()),
+            cursors: Cursors::new(pool),
+            hub: Arc::new(Hub::new()),
+            clock: Clock::new(),
+            figures: Figures::new(),
+            stop: CancellationToken::new(),
+            end: CancellationToken::new(),
+        });
+        live.attach(shared.hub.clone());
+        tokio::spawn(shared.cursors.clone().run(shared.end.clone()));
+        tokio::spawn(checks::run(shared.clone(), shared.stop.clone()));
+        tokio::spawn(checks::follow_revocations(shared.clone(), shared.end.clone()));
+        tokio::spawn(gauge(shared.clone()));
+        Self { shared }
+    }
+
+    /// `GET /v1/ws`
+    pub fn route(&self) -> Router {
+        Router::new().route("/v1/ws", get(upgrade::upgrade)).with_state(self.shared.clone())
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self) -> usize {
+        self.shared.hub.len()
+    }
+
+    /// Takes no new connections, closes those that are open, and keeps what their devices acked; all within `bound`.
+    pub async fn drain(&self, bound: Duration) {
+        self.shared.stop.cancel();
+        let drained = async {
+            self.shared.hub.close_all(close::DRAINING, "the server drains; reconnect with jitter");
+            self.shared.hub.emptied().await;
+        };
+        if tokio::time::timeout(bound, drained).await.is_err() {
+            tracing::warn!(connections = self.connections(), "connections are still open after {bound:?}");
+        }
+        self.shared.end.cancel();
+        if let Err(error) = self.shared.cursors.write().await {
+            tracing::warn!(%error, "cannot keep the devices' cursors: {error}");
+        }
+    }
+}
+
+async fn gauge(shared: Arc<Shared>) {
+    let gauge = metrics::gauge!("parlance_gateway_connections");
+    let mut ticks = tokio::time::interval(GAUGE_PACE);
+    loop {
+        tokio::select! {
+            () = shared.end.cancelled() => return,
+            _ = ticks.tick() => gauge.set(u32::try_from(shared.hub.len()).unwrap_or(u32::MAX)),
+        }
+    }
+}
