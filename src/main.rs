@@ -2,6 +2,7 @@
 
 mod commands;
 mod database;
+mod in_process;
 #[cfg(test)]
 mod surface;
 

@@ -1,5 +1,6 @@
 //! `parlance up`: everything in one process.
 
+use std::convert::Infallible;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -13,21 +14,25 @@ use event_store::EventStore;
 use platform::applied::AppliedPositions;
 use platform::auth::{AuthSettings, Authenticator, Keyring, Revocations, Tickets};
 use platform::bus::{Bounds, Bus, InProcessBus};
-use platform::config::{CommonFlags, Config, ServeFlags};
+use platform::config::{CommonFlags, Config, Origin, PublicUrl, ServeFlags};
 use platform::lifecycle::Lifecycle;
 use platform::limits::LocalLimiter;
 use platform::live::{InProcessLive, LiveBus};
 use platform::postgres::{PoolSettings, connect};
 use platform::telemetry::Metrics;
+use query_api::gateway::{self, Gateway};
 use query_api::{Dependencies, Dependency, Documents, Operations, QueryState};
 use relay::{LogBackfill, Relay};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use crate::database::Database;
+use crate::in_process::InProcessCommands;
 
-/// How long what is under way may take once the end was ordered; PostgreSQL's own end comes after it.
-const DRAIN: Duration = Duration::from_secs(4);
+/// How long each step of the end may take: sockets, requests, what they left to do. With PostgreSQL's own end, which
+/// comes after them, all is over in under 10 s.
+const STEP: Duration = Duration::from_millis(1_500);
 
 /// Connections of each purpose: a slow query must not keep the projections from theirs.
 mod connections {
@@ -92,9 +97,29 @@ async fn serve_all(
         },
     });
 
-    engines.spawn(Relay::new(log.clone(), bus.clone(), relay::Options::default()).following(committed).run(stop.clone()));
-    engines.spawn(projectors::run(pools.projections.clone(), bus.clone(), applied.clone(), stop.clone()));
-    engines.spawn(projectors::fan_out::run(pools.projections.clone(), bus, live, stop));
+    let gateway = Gateway::new(gateway::Dependencies {
+        pool: pools.queries.clone(),
+        port: Arc::new(InProcessCommands(service.clone())),
+        applied: applied.clone(),
+        live: live.clone(),
+        authenticator: auth.authenticator.clone(),
+        tickets: auth.tickets,
+        origins: origins(config),
+    });
+
+    let relay = Relay::new(log.clone(), bus.clone(), relay::Options::default()).following(committed);
+    essential(&engines, "relay", relay.run(stop.clone()));
+    let projectors = projectors::run(pools.projections.clone(), bus.clone(), applied.clone(), stop.clone());
+    essential(&engines, "projectors", projectors);
+    essential(&engines, "fan-out", projectors::fan_out::run(pools.projections.clone(), bus, live, stop.clone()));
+    // Without one of them the process only seems to serve.
+    tokio::spawn({
+        let life = life.clone();
+        async move {
+            stop.cancelled().await;
+            life.drain();
+        }
+    });
 
     let queries = QueryState::new(Dependencies {
         pool: pools.queries.clone(),
@@ -109,17 +134,37 @@ async fn serve_all(
             .merge(command_api::router(service.clone()))
             .merge(query_api::router(queries))
             .merge(query_api::operations_router(operations))
+            .merge(gateway.route()),
     );
-    life.spawn(platform::http::serve(listener, router, life.drain_token(), DRAIN));
+    life.spawn(platform::http::serve(listener, router, life.drain_token(), STEP));
     ready(address)?;
 
     life.wait_for_end().await?;
-    let outcome = life.shutdown(DRAIN).await;
-    service.drain().await;
-    store.close().await;
-    let engines = engines.shutdown(Duration::from_secs(1)).await;
+    gateway.drain(STEP).await;
+    let outcome = life.shutdown(STEP).await;
+    let finished = async {
+        service.drain().await;
+        store.close().await;
+    };
+    if timeout(STEP, finished).await.is_err() {
+        tracing::warn!("the log did not take all that was under way in time");
+    }
+    let engines = engines.shutdown(STEP).await;
     pools.close().await;
     Ok(if outcome.failed || engines.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Runs what the process cannot do without.
+fn essential(engines: &Lifecycle, name: &'static str, engine: impl Future<Output = ()> + Send + 'static) {
+    engines.spawn_essential(name, async {
+        engine.await;
+        Ok::<(), Infallible>(())
+    });
+}
+
+/// Whose pages may open sockets, beside this address's own.
+fn origins(config: &Config) -> Vec<Origin> {
+    config.allowed_origins.iter().chain(config.public_url.as_ref().map(PublicUrl::origin)).cloned().collect()
 }
 
 /// Tells whoever started this process that it serves, by the one line of its standard output.
@@ -133,25 +178,20 @@ fn ready(address: SocketAddr) -> anyhow::Result<()> {
 /// Who may ask, and by what they prove it.
 struct Auth {
     authenticator: Authenticator,
-    revocations: Revocations,
     tickets: Tickets,
 }
 
 impl Auth {
-    async fn open(
-        config: &Config,
-        pool: &PgPool,
-        stop: tokio_util::sync::CancellationToken,
-    ) -> anyhow::Result<Self> {
+    async fn open(config: &Config, pool: &PgPool, stop: tokio_util::sync::CancellationToken) -> anyhow::Result<Self> {
         let keyring = Keyring::open(pool, config.master_key.as_ref()).await?;
         let revocations = Revocations::open(pool.clone(), config.access_ttl, stop).await?;
         let mut settings = AuthSettings { access_ttl: config.access_ttl, ..AuthSettings::default() };
         if let Some(url) = &config.public_url {
             settings.issuer = url.origin().as_str().to_owned();
         }
-        let authenticator = Authenticator::new(keyring, revocations.clone(), settings);
+        let authenticator = Authenticator::new(keyring, revocations, settings);
         let tickets = Tickets::new(pool.clone(), authenticator.clone(), config.ticket_ttl);
-        Ok(Self { authenticator, revocations, tickets })
+        Ok(Self { authenticator, tickets })
     }
 }
 

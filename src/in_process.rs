@@ -1,0 +1,43 @@
+//! The command side as the gateway sees it, where both run in one process.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use command_api::{ReceiptMove, Service};
+use platform::auth::Caller;
+use platform::http::{Problem as Refusal, RequestContext, TraceId};
+use query_api::gateway::CommandPort;
+use schemas::Position;
+use schemas::rest::{AdvanceReceipt, MessageSent, Problem, SendMessage};
+use uuid::Uuid;
+
+/// Calls the command side without HTTP.
+pub(crate) struct InProcessCommands(pub(crate) Service);
+
+#[async_trait]
+impl CommandPort for InProcessCommands {
+    async fn send(&self, caller: &Caller, conversation_id: Uuid, message: SendMessage) -> Result<MessageSent, Problem> {
+        let context = RequestContext::bare();
+        let sent = self.0.send(caller, conversation_id, message, &context).await;
+        sent.map(|sent| sent.message).map_err(|problem| problem.to_body(context.trace_id))
+    }
+
+    async fn advance(&self, caller: &Caller, conversation_id: Uuid, receipt: AdvanceReceipt) -> Result<(), Problem> {
+        let AdvanceReceipt { delivered_to, read_to } = receipt;
+        let Caller { user_id, device_id, .. } = *caller;
+        let receipt = ReceiptMove { conversation_id, user_id, device_id, delivered_to, read_to };
+        self.0.take_receipt(receipt).map_err(body)
+    }
+
+    async fn heads(&self, conversations: &[Uuid]) -> Result<HashMap<Uuid, u64>, Problem> {
+        self.0.heads(conversations).await.map_err(body)
+    }
+
+    async fn positions(&self) -> Result<Vec<Position>, Problem> {
+        self.0.positions().await.map_err(body)
+    }
+}
+
+fn body(problem: Refusal) -> Problem {
+    problem.to_body(TraceId::random())
+}
