@@ -92,7 +92,8 @@ async fn serve_all(
         },
     });
 
-    engines.spawn(Relay::new(log.clone(), bus.clone(), relay::Options::default()).following(committed).run(stop.clone()));
+    engines
+        .spawn(Relay::new(log.clone(), bus.clone(), relay::Options::default()).following(committed).run(stop.clone()));
     engines.spawn(projectors::run(pools.projections.clone(), bus.clone(), applied.clone(), stop.clone()));
     engines.spawn(projectors::fan_out::run(pools.projections.clone(), bus, live, stop));
 
@@ -108,7 +109,7 @@ async fn serve_all(
         Router::new()
             .merge(command_api::router(service.clone()))
             .merge(query_api::router(queries))
-            .merge(query_api::operations_router(operations))
+            .merge(query_api::operations_router(operations)),
     );
     life.spawn(platform::http::serve(listener, router, life.drain_token(), DRAIN));
     ready(address)?;
@@ -138,11 +139,7 @@ struct Auth {
 }
 
 impl Auth {
-    async fn open(
-        config: &Config,
-        pool: &PgPool,
-        stop: tokio_util::sync::CancellationToken,
-    ) -> anyhow::Result<Self> {
+    async fn open(config: &Config, pool: &PgPool, stop: tokio_util::sync::CancellationToken) -> anyhow::Result<Self> {
         let keyring = Keyring::open(pool, config.master_key.as_ref()).await?;
         let revocations = Revocations::open(pool.clone(), config.access_ttl, stop).await?;
         let mut settings = AuthSettings { access_ttl: config.access_ttl, ..AuthSettings::default() };
