@@ -31,6 +31,7 @@ use schemas::ws::close;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
+use crate::checkpoints::CheckpointPoller;
 use clock::Clock;
 use hub::Hub;
 pub use port::CommandPort;
@@ -65,7 +66,7 @@ pub struct Gateway {
 
 pub(crate) struct Shared {
     port: Arc<dyn CommandPort>,
-    applied: AppliedPositions,
+    checkpoints: CheckpointPoller,
     authenticator: Authenticator,
     tickets: Tickets,
     origins: Vec<Origin>,
@@ -115,7 +116,7 @@ impl Gateway {
         let Dependencies { pool, port, applied, live, authenticator, tickets, origins } = dependencies;
         let shared = Arc::new(Shared {
             port,
-            applied,
+            checkpoints: CheckpointPoller::new(pool.clone(), applied),
             authenticator,
             tickets,
             origins,

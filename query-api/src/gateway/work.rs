@@ -135,7 +135,7 @@ async fn send(
 /// Waits until the read models have what is committed now.
 async fn caught_up(shared: &Shared) -> Result<(), Failed> {
     let committed: Vec<Position> = shared.port.positions().await?;
-    while !shared.applied.reached(&committed, LOOK).await {}
+    while !shared.checkpoints.reached(&committed, LOOK).await {}
     Ok(())
 }
 
