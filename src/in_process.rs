@@ -22,11 +22,25 @@ impl CommandPort for InProcessCommands {
         sent.map(|sent| sent.message).map_err(|problem| problem.to_body(context.trace_id))
     }
 
-    async fn advance(&self, caller: &Caller, conversation_id: Uuid, receipt: AdvanceReceipt) -> Result<(), Problem> {
-        let AdvanceReceipt { delivered_to, read_to } = receipt;
-        let Caller { user_id, device_id, .. } = *caller;
-        let receipt = ReceiptMove { conversation_id, user_id, device_id, delivered_to, read_to };
-        self.0.take_receipt(receipt).map_err(body)
+    fn take_receipt(
+        &self,
+        caller: &Caller,
+        conversation_id: Uuid,
+        receipt: AdvanceReceipt,
+    ) -> Result<(), Box<Problem>> {
+        let taken = self.0.take_receipt(moved(caller, conversation_id, &receipt));
+        taken.map_err(|problem| Box::new(body(problem)))
+    }
+
+    async fn advance_receipt(
+        &self,
+        caller: &Caller,
+        conversation_id: Uuid,
+        receipt: AdvanceReceipt,
+    ) -> Result<(), Problem> {
+        let context = RequestContext::bare();
+        let advanced = self.0.advance(moved(caller, conversation_id, &receipt), &context).await;
+        advanced.map(drop).map_err(|problem| problem.to_body(context.trace_id))
     }
 
     async fn heads(&self, conversations: &[Uuid]) -> Result<HashMap<Uuid, u64>, Problem> {
@@ -36,6 +50,12 @@ impl CommandPort for InProcessCommands {
     async fn positions(&self) -> Result<Vec<Position>, Problem> {
         self.0.positions().await.map_err(body)
     }
+}
+
+fn moved(caller: &Caller, conversation_id: Uuid, receipt: &AdvanceReceipt) -> ReceiptMove {
+    let AdvanceReceipt { delivered_to, read_to } = *receipt;
+    let Caller { user_id, device_id, .. } = *caller;
+    ReceiptMove { conversation_id, user_id, device_id, delivered_to, read_to }
 }
 
 fn body(problem: Refusal) -> Problem {

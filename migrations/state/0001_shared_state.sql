@@ -42,8 +42,9 @@ CREATE TABLE device_cursors (
     user_id         uuid        NOT NULL,
     device_id       uuid        NOT NULL,
     conversation_id uuid        NOT NULL,
-    -- The user's stay in the conversation, by seq of the own member_joined; 0 for those it was created with.
-    joined_seq      bigint      NOT NULL,
+    -- The user's stay in the conversation, by seq of the own member_joined; 0 for those it was created with. Null where
+    -- the device acked without ever having been connected in that stay.
+    joined_seq      bigint,
     acked           bigint      NOT NULL,
     -- When the device last said so; null where it only began here.
     acked_at        timestamptz,

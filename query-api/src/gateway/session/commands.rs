@@ -88,7 +88,7 @@ impl Session {
     /// Keeps where the device stands.
     fn keep(&mut self, conversation_id: Uuid, at: OffsetDateTime, out: &mut Output) {
         if let Some(flow) = self.flows.get(&conversation_id) {
-            let (joined, acked) = (flow.joined, flow.acked);
+            let (joined, acked) = (Some(flow.joined), flow.acked);
             out.act(Action::Keep(Cursor { conversation_id, joined, acked, acked_at: Some(at) }));
         }
     }

@@ -172,7 +172,7 @@ impl Session {
         flow.delivered = joined;
         self.flows.insert(conversation_id, flow);
         self.ended.retain(|(id, _)| *id != conversation_id);
-        out.act(Action::Keep(Cursor { conversation_id, joined, acked: after, acked_at: None }));
+        out.act(Action::Keep(Cursor { conversation_id, joined: Some(joined), acked: after, acked_at: None }));
     }
 
     /// The user's stay in a conversation ended with the event of this number, which was just sent.

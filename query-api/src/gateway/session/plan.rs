@@ -42,8 +42,8 @@ pub(crate) struct Stay {
 pub(crate) struct Cursor {
     /// The conversation.
     pub(crate) conversation_id: Uuid,
-    /// The stay, by its `joined`.
-    pub(crate) joined: u64,
+    /// The stay, by its `joined`; absent where the device was never connected in it.
+    pub(crate) joined: Option<u64>,
     /// Everything up to here.
     pub(crate) acked: u64,
     /// When the device last said so; absent where it never did.
@@ -110,9 +110,12 @@ impl Plan {
     fn begin(&mut self, mut stay: Stay, cursor: Option<Cursor>, given: Option<u64>, heads: &HashMap<Uuid, u64>) {
         let Stay { conversation_id, joined, .. } = stay;
         stay.head = stay.head.max(heads.get(&conversation_id).copied().unwrap_or_default());
-        let of_this_stay = cursor.filter(|cursor| cursor.joined == joined);
+        let of_this_stay = cursor.filter(|cursor| match cursor.joined {
+            Some(of) => of == joined,
+            None => cursor.acked + 1 >= joined,
+        });
         // Left, and came again, while the device was away: what it knows of the earlier stay counts no more.
-        let came_again = cursor.is_some() && of_this_stay.is_none();
+        let came_again = of_this_stay.is_none() && cursor.is_some_and(|cursor| cursor.joined.is_some());
         if came_again {
             self.left.push(conversation_id);
         }
@@ -120,7 +123,7 @@ impl Plan {
         let stored = of_this_stay.unwrap_or_else(|| {
             let acked =
                 if self.is_new { stay.head.saturating_sub(BACKLOG_OF_NEW_DEVICES) } else { joined.saturating_sub(1) };
-            let cursor = Cursor { conversation_id, joined, acked, acked_at: None };
+            let cursor = Cursor { conversation_id, joined: Some(joined), acked, acked_at: None };
             self.store.push(cursor);
             cursor
         });
@@ -167,7 +170,7 @@ mod tests {
     }
 
     fn cursor(number: u128, joined: u64, acked: u64) -> Cursor {
-        Cursor { conversation_id: id(number), joined, acked, acked_at: Some(AT) }
+        Cursor { conversation_id: id(number), joined: Some(joined), acked, acked_at: Some(AT) }
     }
 
     fn plan(stored: &Stored, given: &[(Uuid, u64)]) -> Plan {
@@ -235,8 +238,21 @@ mod tests {
         assert_eq!(plan.left, [id(2), id(1)]);
         assert_eq!(plan.forget, [id(1)]);
         assert_eq!(after(&plan), [19]);
-        assert_eq!(plan.store, [Cursor { conversation_id: id(2), joined: 20, acked: 19, acked_at: None }]);
+        assert_eq!(plan.store, [Cursor { conversation_id: id(2), joined: Some(20), acked: 19, acked_at: None }]);
         assert!(plan.errors.is_empty());
+    }
+
+    #[test]
+    fn what_was_acked_without_a_connection_counts_in_its_stay() {
+        let unconnected = |number, acked| Cursor { joined: None, ..cursor(number, 0, acked) };
+        let stored = Stored {
+            known: true,
+            stays: vec![stay(1, 20, 30), stay(2, 20, 30)],
+            cursors: vec![unconnected(1, 25), unconnected(2, 5)],
+            former: vec![],
+        };
+        let plan = plan(&stored, &[]);
+        assert_eq!((after(&plan), plan.left), (vec![25, 19], vec![]));
     }
 
     #[test]

@@ -391,7 +391,7 @@ fn acks_move_the_cursor_and_the_watermark() {
     bench.actions();
     let kept = |acked| {
         let acked_at = Some(OffsetDateTime::UNIX_EPOCH);
-        Action::Keep(Cursor { conversation_id: ROOM, joined: 0, acked, acked_at })
+        Action::Keep(Cursor { conversation_id: ROOM, joined: Some(0), acked, acked_at })
     };
     let advance = |seq, reference: Option<&str>, decides| {
         let (reference, delivered_to, read_to) = (reference.map(Into::into), Some(seq), None);
@@ -536,7 +536,7 @@ fn who_comes_again_begins_just_before_the_join() {
     bench.event(&event_about(ROOM, 7, About::Joined(ANN)));
     bench.event(&event(8));
     assert_eq!(bench.seqs(), [7, 8]);
-    let begun = Cursor { conversation_id: ROOM, joined: 7, acked: 6, acked_at: None };
+    let begun = Cursor { conversation_id: ROOM, joined: Some(7), acked: 6, acked_at: None };
     assert!(bench.actions().contains(&Action::Keep(begun)));
     // Also where the end of the earlier stay has to be read first.
     let mut bench = Bench::open(vec![begin(ROOM, 0, 5, 5)]);

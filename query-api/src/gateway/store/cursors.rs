@@ -101,7 +101,7 @@ impl Cursors {
     pub(crate) async fn of(&self, user_id: Uuid, device_id: Uuid) -> Result<Vec<Cursor>, sqlx::Error> {
         // First what is not written, then what is: what moves from the one to the other meanwhile is seen twice.
         let unwritten = self.unwritten((user_id, device_id));
-        let rows: Vec<(Uuid, i64, i64, Option<OffsetDateTime>)> = sqlx::query_as(
+        let rows: Vec<(Uuid, Option<i64>, i64, Option<OffsetDateTime>)> = sqlx::query_as(
             "SELECT conversation_id, joined_seq, acked, acked_at FROM state.device_cursors
               WHERE user_id = $1 AND device_id = $2",
         )
@@ -112,7 +112,7 @@ impl Cursors {
         let mut changes: HashMap<Uuid, Change> = rows
             .into_iter()
             .map(|(conversation_id, joined, acked, acked_at)| {
-                let cursor = Cursor { conversation_id, joined: count(joined), acked: count(acked), acked_at };
+                let cursor = Cursor { conversation_id, joined: joined.map(count), acked: count(acked), acked_at };
                 (conversation_id, Change::Keep(cursor))
             })
             .collect();
@@ -132,7 +132,7 @@ impl Cursors {
     /// A device said its first hello: it and where it begins are stored before it is told of it.
     pub(crate) async fn enrol(&self, user_id: Uuid, device_id: Uuid, cursors: &[Cursor]) -> Result<(), sqlx::Error> {
         let ids: Vec<Uuid> = cursors.iter().map(|cursor| cursor.conversation_id).collect();
-        let joined: Vec<i64> = cursors.iter().map(|cursor| bigint(cursor.joined)).collect();
+        let joined: Vec<_> = cursors.iter().map(|cursor| cursor.joined.map(bigint)).collect();
         let acked: Vec<i64> = cursors.iter().map(|cursor| bigint(cursor.acked)).collect();
         sqlx::query(
             "WITH device AS (
@@ -233,16 +233,16 @@ impl Cursors {
              SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::timestamptz[])
                  ON CONFLICT (user_id, device_id, conversation_id) DO UPDATE
                 SET joined_seq = excluded.joined_seq,
-                    acked = CASE WHEN d.joined_seq = excluded.joined_seq
+                    acked = CASE WHEN coalesce(d.joined_seq, excluded.joined_seq) = excluded.joined_seq
                                  THEN greatest(d.acked, excluded.acked) ELSE excluded.acked END,
-                    acked_at = CASE WHEN d.joined_seq = excluded.joined_seq
+                    acked_at = CASE WHEN coalesce(d.joined_seq, excluded.joined_seq) = excluded.joined_seq
                                     THEN greatest(d.acked_at, excluded.acked_at) ELSE excluded.acked_at END
-              WHERE d.joined_seq <= excluded.joined_seq",
+              WHERE d.joined_seq IS NULL OR d.joined_seq <= excluded.joined_seq",
         )
         .bind(kept.iter().map(|((user, _), _)| *user).collect::<Vec<_>>())
         .bind(kept.iter().map(|((_, device), _)| *device).collect::<Vec<_>>())
         .bind(kept.iter().map(|(_, cursor)| cursor.conversation_id).collect::<Vec<_>>())
-        .bind(kept.iter().map(|(_, cursor)| bigint(cursor.joined)).collect::<Vec<_>>())
+        .bind(kept.iter().map(|(_, cursor)| cursor.joined.map(bigint)).collect::<Vec<_>>())
         .bind(kept.iter().map(|(_, cursor)| bigint(cursor.acked)).collect::<Vec<_>>())
         .bind(kept.iter().map(|(_, cursor)| cursor.acked_at).collect::<Vec<_>>())
         .execute(&self.inner.pool)
@@ -259,11 +259,15 @@ fn merge(entry: Entry<'_, Uuid, Change>, later: Change) {
         }
         Entry::Occupied(mut entry) => {
             let merged = match (*entry.get(), later) {
-                (Change::Keep(known), Change::Keep(cursor)) if known.joined == cursor.joined => Change::Keep(Cursor {
-                    acked: known.acked.max(cursor.acked),
-                    acked_at: known.acked_at.max(cursor.acked_at),
-                    ..cursor
-                }),
+                (Change::Keep(known), Change::Keep(cursor))
+                    if known.joined.is_none_or(|of| Some(of) == cursor.joined) =>
+                {
+                    Change::Keep(Cursor {
+                        acked: known.acked.max(cursor.acked),
+                        acked_at: known.acked_at.max(cursor.acked_at),
+                        ..cursor
+                    })
+                }
                 (Change::Keep(known), Change::Keep(cursor)) if known.joined > cursor.joined => Change::Keep(known),
                 (_, later) => later,
             };
@@ -284,7 +288,7 @@ mod tests {
 
     fn cursor(conversation: u128, joined: u64, acked: u64) -> Cursor {
         let acked_at = Some(datetime!(2026-01-02 03:04:05 UTC));
-        Cursor { conversation_id: Uuid::from_u128(conversation), joined, acked, acked_at }
+        Cursor { conversation_id: Uuid::from_u128(conversation), joined: Some(joined), acked, acked_at }
     }
 
     async fn of(cursors: &Cursors) -> Vec<Cursor> {
