@@ -17,10 +17,16 @@ use platform::config::Origin;
 use platform::http::{ClientIo, Problem};
 use schemas::ws::SUBPROTOCOL;
 
+use tokio::net::TcpStream;
+
 use super::{Shared, socket};
 
 /// RFC 6455, section 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// What the kernel holds of what it has not sent yet.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT_BYTES: u32 = 64 * 1024;
 
 /// Answers `GET /v1/ws`.
 pub(super) async fn upgrade(State(shared): State<Arc<Shared>>, request: Request) -> Response {
@@ -75,9 +81,22 @@ async fn serve(shared: Arc<Shared>, on_upgrade: OnUpgrade, caller: Caller) {
     // Where it is plainly a TCP connection the layers that carried the request are left behind. Each in a task of its
     // own, since it lives long and this one need not.
     match upgraded.downcast::<ClientIo>() {
-        Ok(Parts { io, read_buf, .. }) => tokio::spawn(socket::serve(shared, io.into_inner(), read_buf, caller)),
+        Ok(Parts { io, read_buf, .. }) => {
+            let stream = io.into_inner();
+            notice_stalls(&stream);
+            tokio::spawn(socket::serve(shared, stream, read_buf, caller))
+        }
         Err(upgraded) => serve_any(shared, upgraded, caller),
     };
+}
+
+/// What a client does not take is to wait here, where it is noticed, and not in megabytes of the kernel's buffers.
+fn notice_stalls(stream: &TcpStream) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES) {
+        tracing::debug!(%error, "the kernel's buffer of a connection stays as it is: {error}");
+    }
+    let _ = stream.set_nodelay(true);
 }
 
 fn serve_any(shared: Arc<Shared>, upgraded: Upgraded, caller: Caller) -> tokio::task::JoinHandle<()> {

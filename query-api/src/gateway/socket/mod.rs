@@ -472,3 +472,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        let size = size_of::<Socket<TcpStream>>() + size_of::<Mailbox>();
+        assert!(size <= 1024, "{size}");
+    }
+}
