@@ -3,6 +3,8 @@
 use time::OffsetDateTime;
 use tokio::time::{Duration, Instant};
 
+const LONGEST: Duration = Duration::from_hours(1);
+
 /// Milliseconds since the gateway began; cheap to copy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
@@ -19,9 +21,9 @@ impl Clock {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// That moment.
+    /// That moment, or an hour from now where it is later: `u64::MAX` is never.
     pub(crate) fn instant(self, at_ms: u64) -> Instant {
-        self.begun + Duration::from_millis(at_ms)
+        Instant::now() + Duration::from_millis(at_ms.saturating_sub(self.now_ms())).min(LONGEST)
     }
 
     /// When that time of the wall's clock comes.

@@ -83,8 +83,16 @@ impl Hub {
 
     /// It said hello: it is told what concerns its user, and replaces an older one of its device.
     pub(crate) fn enter(&self, mailbox: &Arc<Mailbox>) {
+        // Held to the end: one that is gone by then is not entered, one that goes later is found.
+        let rooms = mailbox.rooms.lock();
+        if rooms.is_none() {
+            return;
+        }
         let mut users = self.users.write();
         let boxes = users.entry(mailbox.user_id).or_insert_with(|| Vec::with_capacity(1));
+        if boxes.iter().any(|other| Arc::ptr_eq(other, mailbox)) {
+            return;
+        }
         boxes.retain(|other| {
             let same = other.device_id == mailbox.device_id;
             if same {
@@ -127,13 +135,12 @@ impl Hub {
 
     /// A connection is gone.
     pub(crate) fn disconnect(&self, mailbox: &Arc<Mailbox>) {
-        remove_from(&mut self.users.write(), mailbox.user_id, mailbox);
-        remove_from(&mut self.sessions.lock(), mailbox.session_id, mailbox);
-        let mut rooms = mailbox.rooms.lock();
-        for conversation_id in rooms.take().unwrap_or_default() {
+        let rooms = mailbox.rooms.lock().take();
+        for conversation_id in rooms.unwrap_or_default() {
             self.leave_room(mailbox, conversation_id);
         }
-        drop(rooms);
+        remove_from(&mut self.users.write(), mailbox.user_id, mailbox);
+        remove_from(&mut self.sessions.lock(), mailbox.session_id, mailbox);
         self.gone.notify_waiters();
     }
 
@@ -279,7 +286,7 @@ impl Encoded {
         let note = match &record.event {
             Happening::Numbered(numbered) => Note::Event(Arc::new(Event::live(numbered, record.place()))),
             Happening::MessageDelivered(moved) | Happening::MessageRead(moved) => {
-                Note::Receipt(Arc::new(Receipt::live(moved)))
+                Note::Receipt(Arc::new(Receipt::live(moved, matches!(record.event, Happening::MessageDelivered(_)))))
             }
             _ => return None,
         };
@@ -473,7 +480,10 @@ mod tests {
         let new = enter(&hub, 1, 1);
         assert_eq!(old.closing().map(|(code, _)| code), Some(close::REPLACED));
         assert_eq!((other.closing(), new.closing()), (None, None));
+        hub.enter(&new);
+        assert_eq!(new.closing(), None, "not by itself");
         hub.disconnect(&old);
+        hub.enter(&old);
         hub.deliver(&[hint(Channel::User(new.user_id), &created())]);
         assert_eq!(told(&new).0, [1]);
     }

@@ -90,6 +90,8 @@ pub(crate) struct Receipt {
     pub(crate) delivered_to: u64,
     /// Read by them.
     pub(crate) read_to: u64,
+    /// The device that acked up to this number, where it is that which moved them.
+    pub(crate) acked: Option<(Uuid, u64)>,
     /// The whole WebSocket frame.
     pub(crate) frame: Bytes,
 }
@@ -104,12 +106,14 @@ impl Receipt {
     ) -> Self {
         let frame: ServerFrame<'_, ()> = ServerFrame::Receipt { conversation_id, user_id, delivered_to, read_to, at };
         let frame = text_frame(|out| json(out, &frame));
-        Self { conversation_id, user_id, delivered_to, read_to, frame }
+        Self { conversation_id, user_id, delivered_to, read_to, acked: None, frame }
     }
 
     /// Encodes a move told by the live bus.
-    pub(crate) fn live(moved: &ReceiptMoved) -> Self {
-        Self::new(moved.conversation_id, moved.user_id, (moved.delivered_to, moved.read_to), moved.at)
+    pub(crate) fn live(moved: &ReceiptMoved, is_delivery: bool) -> Self {
+        let acked = moved.device_id.filter(|_| is_delivery).map(|device| (device, moved.up_to));
+        let marks = (moved.delivered_to, moved.read_to);
+        Self { acked, ..Self::new(moved.conversation_id, moved.user_id, marks, moved.at) }
     }
 }
 

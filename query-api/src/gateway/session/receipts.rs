@@ -52,7 +52,19 @@ impl Marks {
 
 impl Session {
     /// A watermark moved, by the live bus.
-    pub(crate) fn receipt(&mut self, receipt: &Receipt, out: &mut Output) {
+    pub(crate) fn receipt(&mut self, now_ms: u64, receipt: &Receipt, out: &mut Output) {
+        self.tell(receipt, out);
+        let own = receipt.user_id == self.caller.user_id;
+        if let Some((_, seq)) = receipt.acked.filter(|(device_id, _)| own && *device_id == self.caller.device_id) {
+            // By this socket, or beside it by REST: either way its cursor is kept already. It may also be late, and this
+            // connection have begun earlier on purpose: what was not sent yet is sent all the same.
+            let sent = self.flows.get(&receipt.conversation_id).map_or(0, |flow| flow.sent);
+            self.acked(now_ms, receipt.conversation_id, seq.min(sent));
+            self.pump(now_ms, out);
+        }
+    }
+
+    fn tell(&mut self, receipt: &Receipt, out: &mut Output) {
         let Some(flow) = self.flows.get_mut(&receipt.conversation_id) else { return };
         if receipt.user_id == self.caller.user_id {
             flow.delivered = flow.delivered.max(receipt.delivered_to);
@@ -65,7 +77,7 @@ impl Session {
     /// Watermarks were read.
     pub(crate) fn receipts_read(&mut self, now_ms: u64, receipts: &[Receipt], out: &mut Output) {
         for receipt in receipts {
-            self.receipt(receipt, out);
+            self.tell(receipt, out);
         }
         self.receipts_due.drain(..std::mem::take(&mut self.receipts_asked));
         self.read_receipts(out);

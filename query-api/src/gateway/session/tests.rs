@@ -515,7 +515,7 @@ fn who_leaves_gets_the_event_then_left_then_nothing() {
     assert_eq!(frames.len(), 2);
     assert!(bench.actions().contains(&Action::Forget(ROOM)));
     bench.event(&event(4));
-    bench.session.receipt(&receipt(BEN, 4, 4), &mut bench.out);
+    bench.session.receipt(0, &receipt(BEN, 4, 4), &mut bench.out);
     bench.pass(29_000);
     assert_eq!(bench.frames(), Vec::<Value>::new(), "nothing is sent again");
     // Its ack comes late, and is no error.
@@ -589,7 +589,7 @@ fn watermarks_are_told_before_synced_and_only_forward() {
     bench.session.started(0, Plan { flows: vec![begin(ROOM, 0, 5, 5)], ..Plan::default() }, &mut bench.out);
     bench.frames();
     // Live before it was read, and newer than it.
-    bench.session.receipt(&receipt(BEN, 5, 3), &mut bench.out);
+    bench.session.receipt(0, &receipt(BEN, 5, 3), &mut bench.out);
     assert!(bench.take(|action| *action == Action::Receipts(vec![(ROOM, None)])).is_some());
     let told = [receipt(BEN, 4, 3), receipt(ANN, 2, 2)];
     bench.session.receipts_read(0, &told, &mut bench.out);
@@ -597,16 +597,33 @@ fn watermarks_are_told_before_synced_and_only_forward() {
     let told: Vec<_> = frames.iter().map(|frame| (frame["delivered_to"].as_u64(), frame["read_to"].as_u64())).collect();
     assert_eq!(told, [(Some(5), Some(3)), (Some(2), Some(2)), (None, None)]);
     assert_eq!(frames[2], json!({"type": "synced"}));
-    bench.session.receipt(&receipt(BEN, 5, 3), &mut bench.out);
-    bench.session.receipt(&receipt(BEN, 4, 4), &mut bench.out);
+    bench.session.receipt(0, &receipt(BEN, 5, 3), &mut bench.out);
+    bench.session.receipt(0, &receipt(BEN, 4, 4), &mut bench.out);
     assert!(!bench.has("receipt"));
-    bench.session.receipt(&receipt(BEN, 5, 4), &mut bench.out);
+    bench.session.receipt(0, &receipt(BEN, 5, 4), &mut bench.out);
     assert!(bench.has("receipt"));
     // What is remembered for it goes.
     bench.pass(29_000);
     bench.session.heard(bench.now_ms);
     bench.pass(31_000);
     assert!(bench.session.marks.is_none());
+}
+
+#[test]
+fn an_ack_of_this_device_beside_the_socket_counts() {
+    let mut bench = Bench::open(vec![begin(ROOM, 0, 0, 0)]);
+    bench.event(&event(1));
+    let by = |device| Receipt { acked: Some((device, 1)), ..receipt(ANN, 1, 0) };
+    bench.session.receipt(0, &by(BEN), &mut bench.out);
+    assert_eq!(bench.session.flight.events, 1, "another device's");
+    bench.session.receipt(0, &by(caller().device_id), &mut bench.out);
+    assert_eq!(bench.session.flight.events, 0);
+    // One from before a connection that wants everything again takes nothing away.
+    let mut bench = Bench::open(vec![begin(ROOM, 0, 0, 1)]);
+    bench.range();
+    bench.session.receipt(0, &by(caller().device_id), &mut bench.out);
+    bench.page([1]);
+    assert_eq!(bench.seqs(), [1]);
 }
 
 #[test]

@@ -220,7 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         for note in mail.notes {
             match note {
                 Note::Event(event) => self.session.event(now_ms, &event, &mut self.out),
-                Note::Receipt(receipt) => self.session.receipt(&receipt, &mut self.out),
+                Note::Receipt(receipt) => self.session.receipt(now_ms, &receipt, &mut self.out),
                 Note::Head(id, head) => self.session.heads(now_ms, &[(id, head)], &mut self.out),
                 Note::Stay(id, joined, head) => self.session.stays(now_ms, &[(id, joined, head)], &mut self.out),
             }
@@ -422,6 +422,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             linger = STALL_MS;
         }
         self.stalled_ms = None;
+        let session_id = self.session.caller().session_id;
+        tracing::debug!(%session_id, code, "a connection is closed with {code}: {reason}");
         self.out.frames.push_back(frame::close(Some(code), reason));
         self.ending = Ending::Closing { until_ms: now_ms + linger };
     }

@@ -93,6 +93,21 @@ async fn what_is_said_while_the_read_models_lag_comes_before_synced() {
 }
 
 #[tokio::test]
+async fn a_log_that_is_away_is_waited_for() {
+    let world = World::new().await;
+    let room = world.conversation(&[user(1), user(2)]).await;
+    world.port.away.store(true, Ordering::Relaxed);
+    let mut client = world.open(user(1), device(1)).await;
+    client.say(json!({"type": "hello"})).await;
+    client.until("welcome").await;
+    client.say(json!({"type": "ping"})).await;
+    client.until("pong").await;
+    world.port.away.store(false, Ordering::Relaxed);
+    client.until("synced").await;
+    assert_eq!(client.seqs(room), [1]);
+}
+
+#[tokio::test]
 async fn hints_are_not_the_truth() {
     let world = World::new().await;
     let (ann, ben) = (user(1), user(2));

@@ -64,6 +64,8 @@ pub(super) struct Port {
     pub(super) deaf: AtomicBool,
     /// While set, the read models stay where they are.
     pub(super) lagging: AtomicBool,
+    /// While set, nothing is answered about the log.
+    pub(super) away: AtomicBool,
     /// While set, sends are refused.
     pub(super) limited: AtomicBool,
     /// What was taken.
@@ -131,6 +133,9 @@ impl CommandPort for Port {
     }
 
     async fn positions(&self) -> Result<Vec<Position>, Problem> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err(problem(503));
+        }
         let position = self.state.lock().await.position;
         Ok(vec![Position { topic: Topic::Conversations, shard: SHARD, position }])
     }
@@ -364,6 +369,7 @@ impl World {
             state: tokio::sync::Mutex::default(),
             deaf: AtomicBool::new(false),
             lagging: AtomicBool::new(false),
+            away: AtomicBool::new(false),
             limited: AtomicBool::new(false),
             receipts: Mutex::default(),
         });
