@@ -426,8 +426,15 @@ mod tests {
         };
         let sent = MessageSent { message_id: ID, conversation_id: ID, seq: 2, sent_at: at, position: position.into() };
         let (user_id, conversation_id, reference) = (ID, ID, Some("r"));
-        let frames = [
-            ServerFrame::Welcome { user_id, device_id: ID, session_id: ID, heartbeat_s: 30, server_time: at },
+        let frames: [ServerFrame<'_>; 8] = [
+            ServerFrame::Welcome {
+                reference,
+                user_id,
+                device_id: ID,
+                session_id: ID,
+                heartbeat_s: 30,
+                server_time: at,
+            },
             ServerFrame::Synced {},
             ServerFrame::Receipt { conversation_id, user_id, delivered_to: 2, read_to: 1, at },
             ServerFrame::Sent { reference, sent },
@@ -446,7 +453,7 @@ mod tests {
             let json = serde_json::to_value(ServerFrame::Event {
                 conversation_id,
                 seq: numbered.seq,
-                position: position.into(),
+                position,
                 at,
                 event: numbered.body.event_type(),
                 data: &numbered.body,

@@ -277,7 +277,9 @@ impl Session {
 
     /// Has events read, where there is room for them.
     fn read(&mut self, out: &mut Output) {
-        if self.reading || self.held.events > READ_BELOW.events || self.held.bytes > READ_BELOW.bytes {
+        // What is held behind a gap leaves only once the gap was read: it must not stand in that reading's way.
+        let has_enough = self.held.events > READ_BELOW.events || self.held.bytes > READ_BELOW.bytes;
+        if self.reading || (has_enough && !self.turns.is_empty()) {
             return;
         }
         let mut ranges = Vec::new();

@@ -272,6 +272,20 @@ fn a_hint_with_a_gap_means_read_the_range() {
 }
 
 #[test]
+fn what_is_held_behind_a_gap_does_not_keep_the_gap_from_being_read() {
+    let mut bench = Bench::open(vec![begin(ROOM, 0, 0, 1)]);
+    assert!(bench.range().is_some());
+    for seq in 2..=400 {
+        bench.event(&event(seq));
+    }
+    bench.page([]);
+    bench.pass(10);
+    assert!(bench.range().is_some(), "asked again though much is held");
+    bench.page([1]);
+    assert_eq!(bench.seqs(), (1..=256).collect::<Vec<_>>());
+}
+
+#[test]
 fn the_window_bounds_what_is_in_flight() {
     let mut bench = Bench::open(vec![begin(ROOM, 0, 0, 0)]);
     bench.frames();
