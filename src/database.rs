@@ -26,13 +26,11 @@ impl Database {
     where
         F: Future<Output = Result<Embedded, platform::postgres::EmbeddedError>>,
     {
-        match &config.database_url {
-            Some(url) => Ok(Self { server: parse_url(url)?, embedded: None }),
-            None => {
-                let embedded = supply().await?;
-                Ok(Self { server: embedded.options().clone(), embedded: Some(embedded) })
-            }
+        if let Some(url) = &config.database_url {
+            return Ok(Self { server: parse_url(url)?, embedded: None });
         }
+        let embedded = supply().await?;
+        Ok(Self { server: embedded.options().clone(), embedded: Some(embedded) })
     }
 
     /// How connections are made.

@@ -29,7 +29,7 @@ impl CommandPort for InProcessCommands {
         receipt: AdvanceReceipt,
     ) -> Result<(), Box<Problem>> {
         let taken = self.0.take_receipt(moved(caller, conversation_id, &receipt));
-        taken.map_err(|problem| Box::new(body(problem)))
+        taken.map_err(|problem| Box::new(body(&problem)))
     }
 
     async fn advance_receipt(
@@ -44,11 +44,11 @@ impl CommandPort for InProcessCommands {
     }
 
     async fn heads(&self, conversations: &[Uuid]) -> Result<HashMap<Uuid, u64>, Problem> {
-        self.0.heads(conversations).await.map_err(body)
+        self.0.heads(conversations).await.map_err(|problem| body(&problem))
     }
 
     async fn positions(&self) -> Result<Vec<Position>, Problem> {
-        self.0.positions().await.map_err(body)
+        self.0.positions().await.map_err(|problem| body(&problem))
     }
 }
 
@@ -58,6 +58,6 @@ fn moved(caller: &Caller, conversation_id: Uuid, receipt: &AdvanceReceipt) -> Re
     ReceiptMove { conversation_id, user_id, device_id, delivered_to, read_to }
 }
 
-fn body(problem: Refusal) -> Problem {
+fn body(problem: &Refusal) -> Problem {
     problem.to_body(TraceId::random())
 }

@@ -77,7 +77,7 @@ async fn serve_all(
     let log = store.log().clone();
     let backfill = Arc::new(LogBackfill::new(log.clone()));
     let bus: Arc<dyn Bus> = Arc::new(InProcessBus::new(relay::heads(&log).await?, backfill, Bounds::default()));
-    let live: Arc<dyn LiveBus> = Arc::new(InProcessLive::default());
+    let hints: Arc<dyn LiveBus> = Arc::new(InProcessLive::default());
     let applied = AppliedPositions::default();
 
     // What stands behind the routes outlives them, so that what they took is carried out.
@@ -101,7 +101,7 @@ async fn serve_all(
         pool: pools.queries.clone(),
         port: Arc::new(InProcessCommands(service.clone())),
         applied: applied.clone(),
-        live: live.clone(),
+        live: hints.clone(),
         authenticator: auth.authenticator.clone(),
         tickets: auth.tickets,
         origins: origins(config),
@@ -111,7 +111,7 @@ async fn serve_all(
     essential(&engines, "relay", relay.run(stop.clone()));
     let projectors = projectors::run(pools.projections.clone(), bus.clone(), applied.clone(), stop.clone());
     essential(&engines, "projectors", projectors);
-    essential(&engines, "fan-out", projectors::fan_out::run(pools.projections.clone(), bus, live, stop.clone()));
+    essential(&engines, "fan-out", projectors::fan_out::run(pools.projections.clone(), bus, hints, stop.clone()));
     // Without one of them the process only seems to serve.
     tokio::spawn({
         let life = life.clone();
@@ -187,7 +187,7 @@ impl Auth {
         let revocations = Revocations::open(pool.clone(), config.access_ttl, stop).await?;
         let mut settings = AuthSettings { access_ttl: config.access_ttl, ..AuthSettings::default() };
         if let Some(url) = &config.public_url {
-            settings.issuer = url.origin().as_str().to_owned();
+            url.origin().as_str().clone_into(&mut settings.issuer);
         }
         let authenticator = Authenticator::new(keyring, revocations, settings);
         let tickets = Tickets::new(pool.clone(), authenticator.clone(), config.ticket_ttl);
