@@ -643,7 +643,7 @@ impl Lane {
         }
         metrics::histogram!("parlance_append_seconds").record(began.elapsed().as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
-        metrics::histogram!("parlance_append_batch_events").record(self.overlay.events.len() as f64);
+        metrics::histogram!("parlance_append_batch_events_size").record(self.overlay.events.len() as f64);
         for moved in moves {
             let shard = self.shards.get_mut(moved.index);
             (shard.head, shard.chain) = (moved.head, moved.chain);
@@ -675,7 +675,7 @@ impl Lane {
 
     fn answer(&self, tasks: Vec<Task>, outcomes: Vec<Outcome>) {
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
-        metrics::histogram!("parlance_append_batch_commands").record(tasks.len() as f64);
+        metrics::histogram!("parlance_append_batch_commands_size").record(tasks.len() as f64);
         let (mut accepted, mut refused) = (0, 0);
         for (task, outcome) in tasks.into_iter().zip(outcomes) {
             let (was_refused, last) = match outcome {

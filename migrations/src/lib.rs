@@ -43,7 +43,7 @@ pub fn fingerprint() -> u64 {
 async fn apply(connection: &mut PgConnection, schema: &'static str, migrator: &Migrator) -> Result<(), MigrateError> {
     // Two processes that create one schema at once collide even with IF NOT EXISTS, so the lock comes first.
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
-        "BEGIN; SELECT pg_advisory_xact_lock(hashtext('parlance migrations'));
+        "SET client_min_messages TO warning; BEGIN; SELECT pg_advisory_xact_lock(hashtext('parlance migrations'));
          CREATE SCHEMA IF NOT EXISTS {schema}; COMMIT; SET search_path TO {schema}",
     )))
     .execute(&mut *connection)

@@ -1,6 +1,6 @@
 //! Projections of the event topics: the runner, read models, their rebuilding, and live fan-out.
 //!
-//! A projection is a folder here and a line in [`registry`].
+//! A projection is a folder here and a line in `registry.rs`.
 
 mod backoff;
 mod careful;

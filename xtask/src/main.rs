@@ -46,7 +46,9 @@ fn main() -> ExitCode {
         Command::Up(Passed { arguments }) => up(&arguments),
         Command::Test(Passed { arguments }) => suite::run(&arguments),
         Command::Bench(Passed { arguments }) => tool("bench", &arguments),
-        Command::Demo(Passed { arguments }) => tool("demo", &arguments),
+        Command::Demo(Passed { arguments }) => {
+            packages::ensure(&[packages::PIP]).and_then(|()| tool("demo", &arguments))
+        }
         Command::Check => check::run(),
     };
     match outcome {

@@ -25,6 +25,9 @@ pub(crate) const POSTGRESQL: Package = Package {
     },
 };
 
+/// What fetches the conversations of the demo.
+pub(crate) const PIP: Package = Package { name: "python3-pip", is_there: || on_path("pip3") || on_path("pip") };
+
 /// What dependencies written in C are built with.
 pub(crate) fn to_build() -> [Package; 2] {
     [
