@@ -64,6 +64,8 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         mailbox.close(close::DRAINING, "the server drains");
     }
     let mut socket = Socket::new(shared.clone(), stream, mailbox.clone(), caller, &early);
+    // However little was read early, hyper's whole buffer stands behind it.
+    drop(early);
     std::future::poll_fn(|context| socket.poll(context)).await;
     shared.hub.disconnect(&mailbox);
     shared.cursors.hurry();
