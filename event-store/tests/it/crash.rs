@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use event_store::{Context, EventStore, ExecuteError, Options, Recorded};
@@ -164,6 +165,8 @@ async fn a_database_that_hangs_is_given_up_in_time() {
     assert_eq!(History::read(&store).await.notes(), 3);
 }
 
+const ENOUGH_KILLS: usize = 12;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn backends_killed_at_random_while_many_write() {
     let database = Database::new().await;
@@ -173,8 +176,8 @@ async fn backends_killed_at_random_while_many_write() {
         insist(&stores[0], OpenRoom(*room)).await.unwrap();
     }
     let done = AtomicBool::new(false);
+    let kills = Arc::new(AtomicUsize::new(0));
     let killing = async {
-        let mut kills = 0;
         while !done.load(Ordering::Relaxed) {
             let killed: Vec<bool> = sqlx::query_scalar(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
@@ -184,17 +187,17 @@ async fn backends_killed_at_random_while_many_write() {
             .fetch_all(database.pool())
             .await
             .unwrap();
-            kills += killed.len();
+            kills.fetch_add(killed.len(), Ordering::Relaxed);
             sleep(Duration::from_micros(rand::random_range(2_000..40_000))).await;
         }
-        kills
     };
     let writing = async {
         let writers = (0..16_usize).map(|writer| {
-            let (stores, rooms) = (stores.clone(), rooms.clone());
+            let (stores, rooms, kills) = (stores.clone(), rooms.clone(), Arc::clone(&kills));
             tokio::spawn(async move {
                 let mut told = HashMap::new();
-                for n in 0..40 {
+                // On a fast machine longer than that: until enough was killed to mean something.
+                for n in (0..2_000).take_while(|n| *n < 40 || kills.load(Ordering::Relaxed) < ENOUGH_KILLS) {
                     let (store, room) = (&stores[(writer + n) % 2], rooms[(writer * 7 + n) % rooms.len()]);
                     let who = Uuid::from_u128(writer as u128 + 1);
                     if n % 10 == 0 {
@@ -215,10 +218,12 @@ async fn backends_killed_at_random_while_many_write() {
         done.store(true, Ordering::Relaxed);
         told
     };
-    let (kills, told) = tokio::join!(killing, writing);
-    assert!(kills > 10, "only {kills} backends were killed");
+    let ((), told) = tokio::join!(killing, writing);
+    let kills = kills.load(Ordering::Relaxed);
+    assert!(kills >= ENOUGH_KILLS, "only {kills} backends were killed");
     let told: HashMap<_, _> = told.into_iter().flat_map(Result::unwrap).collect();
     let history = History::read(&stores[0]).await;
-    assert_eq!((told.len(), history.notes()), (640, 640));
+    assert!(told.len() >= 640);
+    assert_eq!(history.notes(), told.len());
     history.has(told);
 }
