@@ -9,7 +9,9 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use parlance_client::{Client, Conversation, Member, MemberReceipt, MessageView, Page, Session, SessionOptions, User};
+use parlance_client::{
+    AckPolicy, Client, Conversation, Member, MemberReceipt, MessageView, Page, Session, SessionOptions, User,
+};
 use sqlx::{Connection, PgConnection};
 use testkit::history::Recorder;
 use uuid::Uuid;
@@ -89,7 +91,9 @@ async fn an_emptied_read_model_is_filled_again_while_sends_go_on() {
 
 /// Sends `each` messages to each conversation, as fast as the server takes them.
 async fn fill(client: &Client, conversations: &[Uuid], each: usize) {
-    let options = SessionOptions { pipeline: 64, outbox_capacity: 2048, ..options() };
+    // Without acks: their receipts would still be on their way when the answers are taken down.
+    let acks = AckPolicy::Manual;
+    let options = SessionOptions { pipeline: 64, outbox_capacity: 2048, acks, ..options() };
     let (session, mut updates) = client.open_session(options).await.unwrap();
     let drain = tokio::spawn(async move { while updates.next().await.is_some() {} });
     stream::iter(conversations).for_each_concurrent(None, |conversation| send(&session, *conversation, each)).await;
