@@ -8,6 +8,7 @@ use schemas::rest::Page;
 use serde::de::{DeserializeOwned, Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize};
 use time::OffsetDateTime;
+use utoipa::IntoParams;
 
 /// Items of a page where the caller does not say.
 const DEFAULT_LIMIT: u16 = 50;
@@ -55,6 +56,28 @@ impl Limit {
         let next_cursor = rows.last().filter(|_| more).map(|last| Cursor(key(last)).to_text());
         Page { items: rows.into_iter().map(item).collect(), next_cursor }
     }
+}
+
+/// Which part of a list is asked for.
+#[derive(Deserialize)]
+#[serde(bound = "")]
+pub(crate) struct Paging<K: Key> {
+    #[serde(default)]
+    pub(crate) limit: Limit,
+    #[serde(default)]
+    pub(crate) cursor: Option<Cursor<K>>,
+}
+
+/// The parameters of [`Paging`], whatever the list.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "documents the parameters; they are read as what they mean")]
+pub(crate) struct PagingParameters {
+    /// Items of a page, 1–200.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<u16>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
 }
 
 /// What a list is sorted by, of the last item of a page.

@@ -34,6 +34,16 @@ impl PositionToken {
     pub fn places(&self) -> &[Position] {
         &self.0
     }
+
+    /// Takes in the places of another token, so that this one stands for both.
+    pub fn merge(&mut self, other: &Self) {
+        for place in &other.0 {
+            match self.0.iter_mut().find(|held| (held.topic, held.shard) == (place.topic, place.shard)) {
+                Some(held) => held.position = held.position.max(place.position),
+                None => self.0.push(*place),
+            }
+        }
+    }
 }
 
 impl From<Position> for PositionToken {
@@ -120,14 +130,29 @@ mod tests {
 
     use super::*;
 
+    fn tokens() -> impl Strategy<Value = PositionToken> {
+        let place = (0usize..2, prop_oneof![0u16..3, any::<u16>()], 0u64..(1 << 62))
+            .prop_map(|(topic, shard, position)| Position { topic: Topic::ALL[topic], shard, position });
+        prop::collection::vec(place, 1..20).prop_map(PositionToken)
+    }
+
     proptest! {
         #[test]
-        fn comes_back_from_its_text(places in prop::collection::vec((0usize..2, any::<u16>(), 0u64..(1 << 62)), 1..20)) {
-            let token: PositionToken = places
-                .into_iter()
-                .map(|(topic, shard, position)| Position { topic: Topic::ALL[topic], shard, position })
-                .collect();
+        fn comes_back_from_its_text(token in tokens()) {
             prop_assert_eq!(token.to_string().parse::<PositionToken>().unwrap(), token);
+        }
+
+        #[test]
+        fn merged_it_stands_for_both(one in tokens(), other in tokens()) {
+            let mut merged = one.clone();
+            merged.merge(&other);
+            let reached = |token: &PositionToken, place: &Position| {
+                token.places().iter().any(|held| {
+                    (held.topic, held.shard) == (place.topic, place.shard) && held.position >= place.position
+                })
+            };
+            prop_assert!(one.places().iter().chain(other.places()).all(|place| reached(&merged, place)));
+            prop_assert!(merged.places().iter().all(|place| one.places().contains(place) || other.places().contains(place)));
         }
 
         #[test]

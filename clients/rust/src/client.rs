@@ -48,7 +48,7 @@ pub struct Client {
     server: Server,
     identity: Identity,
     tokens: Arc<Mutex<Held>>,
-    min_positions: Vec<String>,
+    min_position: Option<PositionToken>,
     strict: bool,
 }
 
@@ -97,13 +97,7 @@ pub(crate) struct Access {
 impl Client {
     pub(crate) fn new(server: Server, tokens: SessionTokens) -> Self {
         let identity = Identity { user_id: tokens.user_id, device_id: tokens.device_id, session_id: tokens.session_id };
-        Self {
-            server,
-            identity,
-            tokens: Arc::new(Mutex::new(Held::new(tokens))),
-            min_positions: Vec::new(),
-            strict: false,
-        }
+        Self { server, identity, tokens: Arc::new(Mutex::new(Held::new(tokens))), min_position: None, strict: false }
     }
 
     /// A client that goes on with tokens of an earlier run ([`Client::tokens`]).
@@ -135,7 +129,10 @@ impl Client {
     #[must_use]
     pub fn at_least(&self, position: &PositionToken) -> Self {
         let mut client = self.clone();
-        client.min_positions.push(position.to_string());
+        match &mut client.min_position {
+            Some(held) => held.merge(position),
+            held => *held = Some(position.clone()),
+        }
         client
     }
 
@@ -434,7 +431,7 @@ impl Client {
         let queries = call.method == Method::GET;
         let with = |token| Call {
             bearer: Some(token),
-            min_positions: if queries { &self.min_positions } else { &[] },
+            min_position: self.min_position.as_ref().filter(|_| queries),
             strict: self.strict,
             ..call.clone()
         };

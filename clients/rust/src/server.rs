@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use reqwest::{Method, StatusCode, header};
+use schemas::PositionToken;
 use schemas::rest::{LogIn, Problem, Register, Registered, SessionTokens};
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
@@ -34,7 +35,7 @@ pub(crate) struct Call<'a, B: ?Sized> {
     pub(crate) query: &'a [(&'static str, String)],
     pub(crate) body: Option<&'a B>,
     pub(crate) bearer: Option<&'a str>,
-    pub(crate) min_positions: &'a [String],
+    pub(crate) min_position: Option<&'a PositionToken>,
     pub(crate) strict: bool,
     /// Whether the same call may be made twice, so that a lost answer is no reason to give up.
     pub(crate) repeatable: bool,
@@ -148,8 +149,8 @@ impl Server {
         if let Some(token) = call.bearer {
             request = request.bearer_auth(token);
         }
-        if !call.min_positions.is_empty() {
-            request = request.header("Min-Position", call.min_positions.join(", "));
+        if let Some(position) = call.min_position {
+            request = request.header("Min-Position", position.to_string());
             if call.strict {
                 request = request.header("Prefer", "strict");
             }
@@ -175,7 +176,7 @@ impl<'a, B: ?Sized> Call<'a, B> {
     /// A call without anything but its address; those of the methods that HTTP calls idempotent may be repeated.
     pub(crate) fn new(method: Method, path: &'a [&'a str]) -> Self {
         let repeatable = method != Method::POST && method != Method::PATCH;
-        Self { method, path, query: &[], body: None, bearer: None, min_positions: &[], strict: false, repeatable }
+        Self { method, path, query: &[], body: None, bearer: None, min_position: None, strict: false, repeatable }
     }
 }
 

@@ -7,12 +7,11 @@ use platform::http::{Problem, Query};
 use schemas::Topic;
 use schemas::rest::{Conversation, Page};
 use serde::{Deserialize, Serialize};
-use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::{conversation, conversation_columns, mine_columns};
 use crate::freshness::{Freshness, FreshnessHeaders};
-use crate::page::{Cursor, Key, Limit, from_micros, micros};
+use crate::page::{Key, Paging, PagingParameters, from_micros, micros};
 use crate::refusals::Refused;
 use crate::state::QueryState;
 
@@ -32,19 +31,6 @@ const LIST: &str = concat!(
     " ORDER BY mine.updated_at DESC, mine.conversation_id DESC"
 );
 
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct List {
-    /// Items of a page, 1–200.
-    #[serde(default)]
-    #[param(value_type = Option<u16>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// `next_cursor` of the page before.
-    #[serde(default)]
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<Last>>,
-}
-
 /// Sorted by the last change, newest first, and id.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Last(i64, Uuid);
@@ -55,23 +41,27 @@ impl Key for Last {
 
 /// One's own conversations, the one that changed last first.
 #[utoipa::path(get, path = "/v1/conversations", tag = "conversations", operation_id = "listConversations",
-    params(List, FreshnessHeaders),
+    params(PagingParameters, FreshnessHeaders),
     security(("bearer" = [])), responses((status = 200, body = Page<Conversation>), Refused))]
 pub(super) async fn list(
     State(state): State<QueryState>,
     caller: Caller,
-    Query(asked): Query<List>,
+    Query(paging): Query<Paging<Last>>,
     fresh: Freshness,
 ) -> Result<Response, Problem> {
     let answer = fresh.of_all(Topic::Conversations);
-    let last = asked.cursor.map(|cursor| cursor.0);
+    let last = paging.cursor.map(|cursor| cursor.0);
     let rows = sqlx::query(LIST)
         .bind(caller.user_id)
-        .bind(asked.limit.fetched())
+        .bind(paging.limit.fetched())
         .bind(last.as_ref().map(|last| from_micros(last.0)))
         .bind(last.as_ref().map(|last| last.1))
         .fetch_all(state.pool())
         .await?;
     let conversations = rows.iter().map(conversation).collect::<Result<Vec<_>, _>>()?;
-    answer.json(&asked.limit.page(conversations, |last| Last(micros(last.updated_at), last.conversation_id), |one| one))
+    answer.json(&paging.limit.page(
+        conversations,
+        |last| Last(micros(last.updated_at), last.conversation_id),
+        |one| one,
+    ))
 }

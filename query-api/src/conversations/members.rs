@@ -8,12 +8,11 @@ use schemas::Role;
 use schemas::rest::{Member, Page};
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
-use utoipa::IntoParams;
 use uuid::Uuid;
 
 use crate::access::{access_cte, admitted};
 use crate::freshness::{Freshness, FreshnessHeaders};
-use crate::page::{Cursor, Key, Limit};
+use crate::page::{Key, Paging, PagingParameters};
 use crate::refusals::{NotMember, Refused};
 use crate::rows::named;
 use crate::state::QueryState;
@@ -34,19 +33,6 @@ const MEMBERS: &str = concat!(
               ORDER BY m.user_id LIMIT $3) page ON true"
 );
 
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct List {
-    /// Items of a page, 1–200.
-    #[serde(default)]
-    #[param(value_type = Option<u16>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// `next_cursor` of the page before.
-    #[serde(default)]
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<Last>>,
-}
-
 /// Sorted by user.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Last(Uuid);
@@ -57,21 +43,21 @@ impl Key for Last {
 
 /// Who is in a conversation.
 #[utoipa::path(get, path = "/v1/conversations/{conversation_id}/members", tag = "conversations",
-    operation_id = "listMembers", params(("conversation_id" = Uuid, Path), List, FreshnessHeaders),
+    operation_id = "listMembers", params(("conversation_id" = Uuid, Path), PagingParameters, FreshnessHeaders),
     security(("bearer" = [])), responses((status = 200, body = Page<Member>), Refused, NotMember))]
 pub(super) async fn members(
     State(state): State<QueryState>,
     caller: Caller,
     PathId(conversation_id): PathId,
-    Query(list): Query<List>,
+    Query(paging): Query<Paging<Last>>,
     fresh: Freshness,
 ) -> Result<Response, Problem> {
     let answer = fresh.of_conversation(conversation_id);
     let rows = sqlx::query(MEMBERS)
         .bind(conversation_id)
         .bind(caller.user_id)
-        .bind(list.limit.fetched())
-        .bind(list.cursor.map_or(Uuid::nil(), |cursor| cursor.0.0))
+        .bind(paging.limit.fetched())
+        .bind(paging.cursor.map_or(Uuid::nil(), |cursor| cursor.0.0))
         .fetch_all(state.pool())
         .await?;
     let members = admitted(&rows, |row| {
@@ -83,5 +69,5 @@ pub(super) async fn members(
             joined_at: row.try_get(5)?,
         })
     })?;
-    answer.json(&list.limit.page(members, |last| Last(last.user_id), |member| member))
+    answer.json(&paging.limit.page(members, |last| Last(last.user_id), |member| member))
 }

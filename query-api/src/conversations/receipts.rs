@@ -7,12 +7,11 @@ use platform::http::{PathId, Problem, Query};
 use schemas::rest::{MemberReceipt, Page};
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
-use utoipa::IntoParams;
 use uuid::Uuid;
 
 use crate::access::{access_cte, admitted};
 use crate::freshness::{Freshness, FreshnessHeaders};
-use crate::page::{Cursor, Key, Limit, unsigned};
+use crate::page::{Key, Paging, PagingParameters, unsigned};
 use crate::refusals::{NotMember, Refused};
 use crate::state::QueryState;
 
@@ -31,19 +30,6 @@ const RECEIPTS: &str = concat!(
               ORDER BY m.user_id LIMIT $3) page ON true"
 );
 
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct List {
-    /// Items of a page, 1–200.
-    #[serde(default)]
-    #[param(value_type = Option<u16>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// `next_cursor` of the page before.
-    #[serde(default)]
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<Last>>,
-}
-
 /// Sorted by user.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Last(Uuid);
@@ -54,21 +40,21 @@ impl Key for Last {
 
 /// How far each member of a conversation has got.
 #[utoipa::path(get, path = "/v1/conversations/{conversation_id}/receipts", tag = "conversations",
-    operation_id = "listReceipts", params(("conversation_id" = Uuid, Path), List, FreshnessHeaders),
+    operation_id = "listReceipts", params(("conversation_id" = Uuid, Path), PagingParameters, FreshnessHeaders),
     security(("bearer" = [])), responses((status = 200, body = Page<MemberReceipt>), Refused, NotMember))]
 pub(super) async fn receipts(
     State(state): State<QueryState>,
     caller: Caller,
     PathId(conversation_id): PathId,
-    Query(list): Query<List>,
+    Query(paging): Query<Paging<Last>>,
     fresh: Freshness,
 ) -> Result<Response, Problem> {
     let answer = fresh.of_conversation(conversation_id);
     let rows = sqlx::query(RECEIPTS)
         .bind(conversation_id)
         .bind(caller.user_id)
-        .bind(list.limit.fetched())
-        .bind(list.cursor.map_or(Uuid::nil(), |cursor| cursor.0.0))
+        .bind(paging.limit.fetched())
+        .bind(paging.cursor.map_or(Uuid::nil(), |cursor| cursor.0.0))
         .fetch_all(state.pool())
         .await?;
     let receipts = admitted(&rows, |row| {
@@ -78,5 +64,5 @@ pub(super) async fn receipts(
             read_to: unsigned(row.try_get(3)?),
         })
     })?;
-    answer.json(&list.limit.page(receipts, |last| Last(last.user_id), |receipt| receipt))
+    answer.json(&paging.limit.page(receipts, |last| Last(last.user_id), |receipt| receipt))
 }

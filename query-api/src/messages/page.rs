@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::{delivery, status_with_last_to_leave};
 use crate::access::{Membership, access_cte};
 use crate::freshness::{Freshness, FreshnessHeaders};
-use crate::page::{Cursor, Key, Limit, signed, unsigned};
+use crate::page::{Cursor, Key, Paging, PagingParameters, signed, unsigned};
 use crate::refusals::{NotMember, Refused};
 use crate::state::QueryState;
 use crate::status::{Present, Reach};
@@ -87,17 +87,9 @@ pub(super) struct List {
     /// Only messages after this number.
     #[serde(default)]
     after: Option<u64>,
-    /// Items of a page, 1–200.
-    #[serde(default)]
-    #[param(value_type = Option<u16>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// `next_cursor` of the page before: goes on in the same direction.
-    #[serde(default)]
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<From>>,
 }
 
-/// Where a page begins, exclusive, and which way it goes.
+/// Where a page begins, exclusive, and which way it goes; the pages after it go the same way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum From {
     /// Towards the first message.
@@ -113,10 +105,10 @@ impl Key for From {
 }
 
 impl List {
-    fn from(&self) -> Result<From, Problem> {
+    fn from(&self, paging: &Paging<From>) -> Result<From, Problem> {
         match (self.before, self.after) {
             (Some(_), Some(_)) => Err(Problem::invalid_parameter("after", "not together with `before`")),
-            _ if let Some(Cursor(from)) = self.cursor => Ok(from),
+            _ if let Some(Cursor(from)) = paging.cursor => Ok(from),
             (Some(before), None) => Ok(From::Before(before)),
             (None, Some(after)) => Ok(From::After(after)),
             (None, None) => Ok(From::Before(u64::MAX)),
@@ -126,16 +118,17 @@ impl List {
 
 /// A page of a conversation's messages, ascending by `seq`.
 #[utoipa::path(get, path = "/v1/conversations/{conversation_id}/messages", tag = "messages",
-    operation_id = "listMessages", params(("conversation_id" = Uuid, Path), List, FreshnessHeaders),
+    operation_id = "listMessages", params(("conversation_id" = Uuid, Path), List, PagingParameters, FreshnessHeaders),
     security(("bearer" = [])), responses((status = 200, body = Page<MessageView>), Refused, NotMember))]
 pub(super) async fn page(
     State(state): State<QueryState>,
     caller: Caller,
     PathId(conversation_id): PathId,
     Query(list): Query<List>,
+    Query(paging): Query<Paging<From>>,
     fresh: Freshness,
 ) -> Result<Response, Problem> {
-    let from = list.from()?;
+    let from = list.from(&paging)?;
     let answer = fresh.of_conversation(conversation_id);
     let (statement, begin) = match from {
         From::Before(seq) => (BACKWARD, seq),
@@ -144,12 +137,12 @@ pub(super) async fn page(
     let rows = sqlx::query(statement)
         .bind(conversation_id)
         .bind(caller.user_id)
-        .bind(list.limit.fetched())
+        .bind(paging.limit.fetched())
         .bind(signed(begin))
         .fetch_all(state.pool())
         .await?;
     let (mut messages, present) = read(conversation_id, &rows)?;
-    let more = list.limit.cut(&mut messages);
+    let more = paging.limit.cut(&mut messages);
     let next_cursor = messages.last().filter(|_| more).map(|last| match from {
         From::Before(_) => Cursor(From::Before(last.seq)).to_text(),
         From::After(_) => Cursor(From::After(last.seq)).to_text(),

@@ -7,12 +7,11 @@ use platform::http::{Path, PathId, Problem, Query};
 use schemas::rest::{MemberState, Page};
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
-use utoipa::IntoParams;
 use uuid::Uuid;
 
 use crate::access::{access_cte, admitted};
 use crate::freshness::{Freshness, FreshnessHeaders};
-use crate::page::{Cursor, Key, Limit};
+use crate::page::{Key, Paging, PagingParameters};
 use crate::refusals::{NotMember, Refused};
 use crate::state::QueryState;
 use crate::status::Reach;
@@ -39,19 +38,6 @@ const RECEIPTS: &str = concat!(
               ORDER BY m.user_id LIMIT $4) page ON true"
 );
 
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct List {
-    /// Items of a page, 1–200.
-    #[serde(default)]
-    #[param(value_type = Option<u16>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// `next_cursor` of the page before.
-    #[serde(default)]
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<Last>>,
-}
-
 /// Sorted by user.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Last(Uuid);
@@ -63,13 +49,13 @@ impl Key for Last {
 /// How far a message has got with each who was a member when it was sent, and still is.
 #[utoipa::path(get, path = "/v1/conversations/{conversation_id}/messages/{message_id}/receipts", tag = "messages",
     operation_id = "listMessageReceipts",
-    params(("conversation_id" = Uuid, Path), ("message_id" = Uuid, Path), List, FreshnessHeaders),
+    params(("conversation_id" = Uuid, Path), ("message_id" = Uuid, Path), PagingParameters, FreshnessHeaders),
     security(("bearer" = [])), responses((status = 200, body = Page<MemberState>), Refused, NotMember))]
 pub(super) async fn receipts(
     State(state): State<QueryState>,
     caller: Caller,
     ids: Path<(PathId, PathId)>,
-    Query(list): Query<List>,
+    Query(paging): Query<Paging<Last>>,
     fresh: Freshness,
 ) -> Result<Response, Problem> {
     let Path((PathId(conversation_id), PathId(message_id))) = ids;
@@ -78,8 +64,8 @@ pub(super) async fn receipts(
         .bind(conversation_id)
         .bind(caller.user_id)
         .bind(message_id)
-        .bind(list.limit.fetched())
-        .bind(list.cursor.map_or(Uuid::nil(), |cursor| cursor.0.0))
+        .bind(paging.limit.fetched())
+        .bind(paging.cursor.map_or(Uuid::nil(), |cursor| cursor.0.0))
         .fetch_all(state.pool())
         .await?;
     let found = admitted(&rows, |row| {
@@ -97,5 +83,5 @@ pub(super) async fn receipts(
         return Err(Problem::not_found());
     }
     let states = found.into_iter().flatten().collect();
-    answer.json(&list.limit.page(states, |last: &MemberState| Last(last.user_id), |state| state))
+    answer.json(&paging.limit.page(states, |last: &MemberState| Last(last.user_id), |state| state))
 }

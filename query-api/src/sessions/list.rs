@@ -8,11 +8,10 @@ use schemas::rest::{Page, Session};
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use time::OffsetDateTime;
-use utoipa::IntoParams;
 use uuid::Uuid;
 
 use crate::freshness::{Freshness, FreshnessHeaders};
-use crate::page::{Cursor, Key, Limit, from_micros, micros};
+use crate::page::{Key, Paging, PagingParameters, from_micros, micros};
 use crate::refusals::Refused;
 use crate::state::QueryState;
 
@@ -22,19 +21,6 @@ const LIST: &str = "
       FROM read.sessions
      WHERE user_id = $1 AND ($3::timestamptz IS NULL OR (created_at, session_id) < ($3, $4))
      ORDER BY created_at DESC, session_id DESC LIMIT $2";
-
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct List {
-    /// Items of a page, 1–200.
-    #[serde(default)]
-    #[param(value_type = Option<u16>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// `next_cursor` of the page before.
-    #[serde(default)]
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<Last>>,
-}
 
 /// Sorted by start, newest first, and id.
 #[derive(Serialize, Deserialize)]
@@ -46,19 +32,19 @@ impl Key for Last {
 
 /// One's own sessions, the newest first.
 #[utoipa::path(get, path = "/v1/sessions", tag = "sessions", operation_id = "listSessions",
-    params(List, FreshnessHeaders),
+    params(PagingParameters, FreshnessHeaders),
     security(("bearer" = [])), responses((status = 200, body = Page<Session>), Refused))]
 pub(super) async fn list(
     State(state): State<QueryState>,
     caller: Caller,
-    Query(asked): Query<List>,
+    Query(paging): Query<Paging<Last>>,
     fresh: Freshness,
 ) -> Result<Response, Problem> {
     let answer = fresh.of_user(caller.user_id);
-    let last = asked.cursor.map(|cursor| cursor.0);
+    let last = paging.cursor.map(|cursor| cursor.0);
     let rows = sqlx::query(LIST)
         .bind(caller.user_id)
-        .bind(asked.limit.fetched())
+        .bind(paging.limit.fetched())
         .bind(last.as_ref().map(|last| from_micros(last.0)))
         .bind(last.as_ref().map(|last| last.1))
         .fetch_all(state.pool())
@@ -77,5 +63,5 @@ pub(super) async fn list(
             })
         })
         .collect::<Result<Vec<_>, sqlx::Error>>()?;
-    answer.json(&asked.limit.page(sessions, |last| Last(micros(last.created_at), last.session_id), |session| session))
+    answer.json(&paging.limit.page(sessions, |last| Last(micros(last.created_at), last.session_id), |session| session))
 }

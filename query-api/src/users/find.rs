@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{user, user_columns};
 use crate::freshness::{Freshness, FreshnessHeaders};
-use crate::page::{Cursor, Key, Limit};
+use crate::page::{Key, Paging, PagingParameters};
 use crate::refusals::Refused;
 use crate::state::QueryState;
 
@@ -46,14 +46,6 @@ const FIND: &str = concat!(
 pub(super) struct Find {
     /// How the username or the display name begins, without regard to case; 1–100 characters.
     query: String,
-    /// Items of a page, 1–200.
-    #[serde(default)]
-    #[param(value_type = Option<u16>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// `next_cursor` of the page before.
-    #[serde(default)]
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<Last>>,
 }
 
 /// Sorted by the part of the list, the name, the id.
@@ -65,18 +57,19 @@ impl Key for Last {
 }
 
 /// Users whose username or display name begins with the query.
-#[utoipa::path(get, path = "/v1/users", tag = "users", operation_id = "findUsers", params(Find, FreshnessHeaders),
+#[utoipa::path(get, path = "/v1/users", tag = "users", operation_id = "findUsers", params(Find, PagingParameters, FreshnessHeaders),
     security(("bearer" = [])), responses((status = 200, body = Page<User>), Refused))]
 pub(super) async fn find(
     State(state): State<QueryState>,
     _: Caller,
     Query(find): Query<Find>,
+    Query(paging): Query<Paging<Last>>,
     fresh: Freshness,
 ) -> Result<Response, Problem> {
     let begin = folded(&find.query)?;
     let answer = fresh.of_all(Topic::Users);
     let first = (begin.clone(), Uuid::nil());
-    let (over, usernames, display_names) = match find.cursor.map(|cursor| cursor.0) {
+    let (over, usernames, display_names) = match paging.cursor.map(|cursor| cursor.0) {
         None => (false, first.clone(), first),
         Some(Last(0, name, id)) => (false, (name, id), first),
         Some(Last(_, name, id)) => (true, first, (name, id)),
@@ -85,7 +78,7 @@ pub(super) async fn find(
         .bind(&begin)
         // Usernames and folded names are sorted by bytes: nothing that begins so lies beyond the last code point.
         .bind(format!("{begin}{}", char::MAX))
-        .bind(find.limit.fetched())
+        .bind(paging.limit.fetched())
         .bind(over)
         .bind(usernames.0)
         .bind(usernames.1)
@@ -100,7 +93,7 @@ pub(super) async fn find(
             Ok((Last(row.try_get(5)?, row.try_get(6)?, user.user_id), user))
         })
         .collect::<Result<Vec<_>, sqlx::Error>>()?;
-    answer.json(&find.limit.page(found, |(last, _)| Last(last.0, last.1.clone(), last.2), |(_, user)| user))
+    answer.json(&paging.limit.page(found, |(last, _)| Last(last.0, last.1.clone(), last.2), |(_, user)| user))
 }
 
 /// What a folded name begins with.
