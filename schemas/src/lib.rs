@@ -4,6 +4,7 @@
 //! Nothing private stands here: what the log keeps is translated into these types at the edge, by the relay.
 
 pub mod asyncapi;
+pub mod binary_mode;
 pub mod catalogue;
 mod cloud_event;
 mod conversation;
@@ -24,7 +25,7 @@ pub use conversation::{
     Body, ConversationCreated, ConversationRenamed, History, InitialMember, Kind, MemberJoined, MemberLeft,
     MemberRoleChanged, Message, Numbered, ReceiptMoved, Role, SettingsChanged,
 };
-pub use event::Event;
+pub use event::{Event, EventError};
 pub use position::{Position, PositionError, PositionToken};
 pub use record::Record;
 pub use session::SessionChanged;
