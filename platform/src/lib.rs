@@ -5,6 +5,7 @@ pub mod auth;
 pub mod bus;
 pub mod config;
 pub mod http;
+pub mod leases;
 pub mod lifecycle;
 pub mod limits;
 pub mod live;

@@ -1,0 +1,168 @@
+//! Leases: work on shards, divided evenly among the processes that live, by a table in PostgreSQL.
+//!
+//! A member says every [`BEAT`] that it lives. One that was not heard of for [`TTL`] has lost what it held, whether it was
+//! killed, stopped or cut off; what it still does then has to be harmless (a fenced checkpoint, a record that came before).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use schemas::Topic;
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// How often a member says that it lives.
+pub const BEAT: Duration = Duration::from_millis(500);
+/// How long after that it is taken for dead.
+pub const TTL: Duration = Duration::from_millis(2500);
+
+/// A part of the work: a shard of a topic.
+pub type Part = (Topic, u16);
+
+/// The parts that a member holds at this moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    parts: BTreeSet<Part>,
+}
+
+impl Held {
+    /// Of everything, for whoever shares with nobody.
+    pub fn all(parts: impl IntoIterator<Item = Part>) -> Self {
+        Self { parts: parts.into_iter().collect() }
+    }
+
+    /// Whether this part is held.
+    pub fn has(&self, topic: Topic, shard: u16) -> bool {
+        self.parts.contains(&(topic, shard))
+    }
+
+    /// The shards of a topic that are held, in their order.
+    pub fn shards(&self, topic: Topic) -> impl Iterator<Item = u16> {
+        self.parts.range((topic, 0)..=(topic, u16::MAX)).map(|(_, shard)| *shard)
+    }
+}
+
+/// A member's side of the leases of one duty.
+pub struct Leases {
+    pool: PgPool,
+    duty: &'static str,
+    member: Uuid,
+    parts: BTreeSet<Part>,
+    held: watch::Sender<Held>,
+    /// Told to be given up: handed back in the next round.
+    surplus: BTreeSet<Part>,
+    /// Until when what is held is held for sure.
+    until: Instant,
+}
+
+impl Leases {
+    /// A new member, of whom nobody knows yet, for a duty (a lower-case word, at most 16 bytes) with these parts.
+    pub fn new(pool: PgPool, duty: &'static str, parts: impl IntoIterator<Item = Part>) -> Self {
+        Self {
+            pool,
+            duty,
+            member: Uuid::now_v7(),
+            parts: parts.into_iter().collect(),
+            held: watch::Sender::default(),
+            surplus: BTreeSet::new(),
+            until: Instant::now(),
+        }
+    }
+
+    /// What is held, as it changes.
+    pub fn held(&self) -> watch::Receiver<Held> {
+        self.held.subscribe()
+    }
+
+    /// The name that connections have to have which hold locks for this duty, so that a successor can end them.
+    pub fn application(&self) -> String {
+        format!("parlance {} {}", self.duty, self.member)
+    }
+
+    /// Takes part until `shutdown`, then hands everything back at once.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut well = true;
+        while shutdown.run_until_cancelled(beat.tick()).await.is_some() {
+            // Counted from before the question: the answer may take its time.
+            let until = Instant::now() + TTL;
+            match timeout_at(self.until.max(Instant::now() + BEAT), self.round()).await {
+                Ok(Ok(())) => {
+                    self.until = until;
+                    if !well {
+                        tracing::info!(duty = self.duty, "leases are renewed again");
+                    }
+                    well = true;
+                }
+                failed => {
+                    if well {
+                        let error = failed.ok().and_then(Result::err);
+                        let error = error.as_ref().map(|error| error as &dyn std::error::Error);
+                        tracing::warn!(duty = self.duty, error, "leases cannot be renewed");
+                    }
+                    well = false;
+                    if Instant::now() >= self.until {
+                        self.surplus.clear();
+                        self.held.send_if_modified(|held| std::mem::take(held) != Held::default());
+                    }
+                }
+            }
+        }
+        self.held.send_replace(Held::default());
+        if let Err(error) = timeout_at(Instant::now() + TTL, self.leave()).await {
+            tracing::info!(duty = self.duty, %error, "leases were not handed back, and run out");
+        }
+    }
+
+    async fn round(&mut self) -> Result<(), sqlx::Error> {
+        let (topics, shards) = columns(&self.parts);
+        let (done_topics, done_shards) = columns(&self.surplus);
+        let answer: Vec<(i16, i16, bool)> =
+            sqlx::query_as("SELECT held_topic, held_shard, surplus FROM state.lease_round($1, $2, $3, $4, $5, $6, $7)")
+                .bind(self.duty)
+                .bind(self.member)
+                .bind(TTL)
+                .bind(topics)
+                .bind(shards)
+                .bind(done_topics)
+                .bind(done_shards)
+                .fetch_all(&self.pool)
+                .await?;
+        let mut held = Held::default();
+        self.surplus.clear();
+        for (topic, shard, surplus) in answer {
+            let Some(topic) = Topic::from_code(topic) else { continue };
+            let parts = if surplus { &mut self.surplus } else { &mut held.parts };
+            parts.insert((topic, shard.cast_unsigned()));
+        }
+        let count = u32::try_from(held.parts.len()).unwrap_or(u32::MAX);
+        metrics::gauge!("parlance_leases_held", "duty" => self.duty).set(count);
+        self.held.send_if_modified(|old| {
+            let changed = *old != held;
+            if changed {
+                tracing::info!(duty = self.duty, count, "holds {count} of {} leases", self.parts.len());
+                *old = held;
+            }
+            changed
+        });
+        Ok(())
+    }
+
+    async fn leave(&self) -> Result<(), sqlx::Error> {
+        for table in ["DELETE FROM state.leases", "DELETE FROM state.lease_members"] {
+            let statement = format!("{table} WHERE duty = $1 AND member = $2");
+            sqlx::query(sqlx::AssertSqlSafe(statement)).bind(self.duty).bind(self.member).execute(&self.pool).await?;
+        }
+        Ok(())
+    }
+}
+
+fn columns(parts: &BTreeSet<Part>) -> (Vec<i16>, Vec<i16>) {
+    parts.iter().map(|(topic, shard)| (topic.code(), shard.cast_signed())).unzip()
+}
+
+#[cfg(test)]
+mod tests;

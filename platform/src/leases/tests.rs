@@ -1,0 +1,99 @@
+//! Members come, go, die and are cut off.
+
+use sqlx::{Connection, PgConnection};
+use testkit::{Database, FaultProxy, eventually};
+use tokio::task::JoinHandle;
+use tokio_util::sync::DropGuard;
+
+use super::*;
+
+const BOUND: Duration = Duration::from_secs(20);
+const SHARDS: u16 = 5;
+
+fn parts() -> impl Iterator<Item = Part> {
+    Topic::ALL.into_iter().flat_map(|topic| (0..SHARDS).map(move |shard| (topic, shard)))
+}
+
+struct Member {
+    held: watch::Receiver<Held>,
+    application: String,
+    running: JoinHandle<()>,
+    stop: DropGuard,
+}
+
+impl Member {
+    fn join(pool: &PgPool) -> Self {
+        let leases = Leases::new(pool.clone(), "testing", parts());
+        let (held, application, stop) = (leases.held(), leases.application(), CancellationToken::new());
+        let running = tokio::spawn(leases.run(stop.clone()));
+        Self { held, application, running, stop: stop.drop_guard() }
+    }
+
+    fn parts(&self) -> BTreeSet<Part> {
+        self.held.borrow().parts.clone()
+    }
+
+    async fn leave(self) {
+        drop(self.stop);
+        self.running.await.unwrap();
+    }
+}
+
+/// Waits until the members hold so many parts each, and each part has one holder.
+async fn divided(members: &[&Member], shares: &[usize]) {
+    eventually("the leases are divided", BOUND, async || {
+        let held: Vec<_> = members.iter().map(|member| member.parts()).collect();
+        let mut counts: Vec<_> = held.iter().map(BTreeSet::len).collect();
+        counts.sort_unstable();
+        let all: BTreeSet<Part> = held.iter().flatten().copied().collect();
+        counts == shares && all.len() == shares.iter().sum::<usize>()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_comes_gets_a_share_and_who_leaves_hands_it_back() {
+    let database = Database::new().await;
+    let first = Member::join(database.pool());
+    divided(&[&first], &[10]).await;
+    let (second, third) = (Member::join(database.pool()), Member::join(database.pool()));
+    divided(&[&first, &second, &third], &[3, 3, 4]).await;
+    second.leave().await;
+    divided(&[&first, &third], &[5, 5]).await;
+    first.leave().await;
+    divided(&[&third], &[10]).await;
+    assert_eq!(third.held.borrow().shards(Topic::Users).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    assert!(third.held.borrow().has(Topic::Conversations, 4) && !third.held.borrow().has(Topic::Users, SHARDS));
+}
+
+#[tokio::test]
+async fn who_dies_is_followed_and_what_it_held_locked_is_let_go() {
+    let database = Database::new().await;
+    let (dead, successor) = (Member::join(database.pool()), Member::join(database.pool()));
+    divided(&[&dead, &successor], &[5, 5]).await;
+    sqlx::query("CREATE TABLE public.work (amount integer)").execute(database.pool()).await.unwrap();
+    sqlx::query("INSERT INTO public.work VALUES (1)").execute(database.pool()).await.unwrap();
+    // As a process that is stopped in a transaction: its connection stays, and nobody speaks on it.
+    let options = database.options().application_name(&dead.application);
+    let mut stuck = PgConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql("BEGIN; UPDATE public.work SET amount = 2").execute(&mut stuck).await.unwrap();
+    dead.running.abort();
+    divided(&[&successor], &[10]).await;
+    sqlx::query("UPDATE public.work SET amount = 3").execute(database.pool()).await.unwrap();
+    assert!(stuck.ping().await.is_err());
+}
+
+#[tokio::test]
+async fn who_is_cut_off_knows_that_it_holds_nothing() {
+    let database = Database::new().await;
+    let options = database.options();
+    let proxy = FaultProxy::start(options.get_socket().expect("the tests' server has a Unix socket")).unwrap();
+    let pool = PgPool::connect_lazy_with(options.socket(proxy.folder()));
+    let (cut, other) = (Member::join(&pool), Member::join(database.pool()));
+    divided(&[&cut, &other], &[5, 5]).await;
+    proxy.refuse(true);
+    proxy.cut();
+    divided(&[&cut, &other], &[0, 10]).await;
+    proxy.refuse(false);
+    divided(&[&cut, &other], &[5, 5]).await;
+}
