@@ -8,16 +8,15 @@ CREATE TABLE lease_members (
 );
 
 CREATE TABLE leases (
-    duty       text        NOT NULL,
-    topic      smallint    NOT NULL,
-    shard      smallint    NOT NULL,
-    member     uuid        NOT NULL,
-    expires_at timestamptz NOT NULL,
+    duty   text     NOT NULL,
+    topic  smallint NOT NULL,
+    shard  smallint NOT NULL,
+    member uuid     NOT NULL,
     PRIMARY KEY (duty, topic, shard)
 );
 
--- One round of a member: says that it lives, renews what it holds, hands back `done_with`, and takes what is free, up to
--- its fair share. Answers with all that it holds; `surplus` is to be handed back in a later round, once it has stopped.
+-- One round of a member: says that it lives, and so keeps what it holds, hands back what it is done with, and takes what is
+-- free, up to its fair share. Answers with all that it holds; `surplus` is to be handed back in a later round, once it has stopped.
 --
 -- Who was not heard of for `ttl` has lost its leases, and its connections are ended: a process that was stopped in a
 -- transaction would keep its successor waiting for its row locks.
@@ -43,13 +42,12 @@ BEGIN
     END LOOP;
     DELETE FROM leases l USING unnest(done_topics, done_shards) AS d(topic, shard)
       WHERE l.duty = the_duty AND l.member = me AND l.topic = d.topic AND l.shard = d.shard;
-    UPDATE leases l SET expires_at = moment + ttl WHERE l.duty = the_duty AND l.member = me;
     -- Shares differ by one at most; the first members by id have the larger ones.
     SELECT cardinality(topics) / count(*)
            + (count(*) FILTER (WHERE m.member < me) < cardinality(topics) % count(*))::integer
       INTO share FROM lease_members m WHERE m.duty = the_duty;
     INSERT INTO leases
-        SELECT the_duty, p.topic, p.shard, me, moment + ttl
+        SELECT the_duty, p.topic, p.shard, me
           FROM unnest(topics, shards) AS p(topic, shard)
          WHERE NOT EXISTS (
                SELECT FROM leases l WHERE l.duty = the_duty AND l.topic = p.topic AND l.shard = p.shard)

@@ -9,7 +9,7 @@ use std::time::Duration;
 use schemas::Topic;
 use sqlx::PgPool;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -28,11 +28,6 @@ pub struct Held {
 }
 
 impl Held {
-    /// Of everything, for whoever shares with nobody.
-    pub fn all(parts: impl IntoIterator<Item = Part>) -> Self {
-        Self { parts: parts.into_iter().collect() }
-    }
-
     /// Whether this part is held.
     pub fn has(&self, topic: Topic, shard: u16) -> bool {
         self.parts.contains(&(topic, shard))
@@ -112,9 +107,12 @@ impl Leases {
             }
         }
         self.held.send_replace(Held::default());
-        if let Err(error) = timeout_at(Instant::now() + TTL, self.leave()).await {
-            tracing::info!(duty = self.duty, %error, "leases were not handed back, and run out");
-        }
+        let failure = match timeout(TTL, self.leave()).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        tracing::info!(duty = self.duty, failure, "leases were not handed back, and run out");
     }
 
     async fn round(&mut self) -> Result<(), sqlx::Error> {
@@ -152,10 +150,9 @@ impl Leases {
     }
 
     async fn leave(&self) -> Result<(), sqlx::Error> {
-        for table in ["DELETE FROM state.leases", "DELETE FROM state.lease_members"] {
-            let statement = format!("{table} WHERE duty = $1 AND member = $2");
-            sqlx::query(sqlx::AssertSqlSafe(statement)).bind(self.duty).bind(self.member).execute(&self.pool).await?;
-        }
+        let leave = "WITH gone AS (DELETE FROM state.lease_members WHERE duty = $1 AND member = $2) \
+                     DELETE FROM state.leases WHERE duty = $1 AND member = $2";
+        sqlx::query(leave).bind(self.duty).bind(self.member).execute(&self.pool).await?;
         Ok(())
     }
 }

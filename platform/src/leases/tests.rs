@@ -59,6 +59,9 @@ async fn who_comes_gets_a_share_and_who_leaves_hands_it_back() {
     let (second, third) = (Member::join(database.pool()), Member::join(database.pool()));
     divided(&[&first, &second, &third], &[3, 3, 4]).await;
     second.leave().await;
+    // At once, not when they run out.
+    let members = "SELECT count(*) FROM state.lease_members";
+    assert_eq!(sqlx::query_scalar::<_, i64>(members).fetch_one(database.pool()).await.unwrap(), 2);
     divided(&[&first, &third], &[5, 5]).await;
     first.leave().await;
     divided(&[&third], &[10]).await;
