@@ -23,6 +23,8 @@ struct Arguments {
 enum Command {
     /// Install what is missing, build, and run the whole server: `parlance up` with these arguments
     Up(Passed),
+    /// Build, and run a command of the server's: `parlance` with these arguments
+    Run(Passed),
     /// Install what is missing and run all tests; arguments go to `cargo test`
     Test(Passed),
     /// Measure: throughput, latency, memory, catch-up
@@ -44,6 +46,7 @@ struct Passed {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Up(Passed { arguments }) => up(&arguments),
+        Command::Run(Passed { arguments }) => parlance(&arguments),
         Command::Test(Passed { arguments }) => suite::run(&arguments),
         Command::Bench(Passed { arguments }) => tool("bench", &arguments),
         Command::Demo(Passed { arguments }) => {
@@ -60,14 +63,19 @@ fn main() -> ExitCode {
     }
 }
 
-/// Builds the server and becomes it: signals and exit code are the server's own.
+/// Runs the whole server, with a PostgreSQL to start where none is configured.
 fn up(arguments: &[String]) -> Result<()> {
-    packages::ensure(&packages::to_build())?;
     if std::env::var_os("DATABASE_URL").is_none() {
         packages::ensure(&[packages::POSTGRESQL])?;
     }
+    parlance(&[&["up".to_owned()], arguments].concat())
+}
+
+/// Builds the server and becomes it: signals and exit code are the server's own.
+fn parlance(arguments: &[String]) -> Result<()> {
+    packages::ensure(&packages::to_build())?;
     build_server()?;
-    let error = std::process::Command::new(binary("parlance")).arg("up").args(arguments).exec();
+    let error = std::process::Command::new(binary("parlance")).args(arguments).exec();
     Err(error).context("cannot run the server")
 }
 
