@@ -5,6 +5,7 @@ use std::hash::BuildHasher;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use lru::LruCache;
 use parking_lot::Mutex;
 
@@ -32,9 +33,10 @@ impl RetryAfter {
 }
 
 /// Counts what is limited.
+#[async_trait]
 pub trait Limiter: Send + Sync + 'static {
     /// Takes one from the bucket of `key`, or says when there will be one.
-    fn check(&self, bucket: Bucket, key: &[u8]) -> Result<(), RetryAfter>;
+    async fn check(&self, bucket: Bucket, key: &[u8]) -> Result<(), RetryAfter>;
 }
 
 const TABLES: usize = 16;
@@ -85,8 +87,9 @@ impl LocalLimiter {
     }
 }
 
+#[async_trait]
 impl Limiter for LocalLimiter {
-    fn check(&self, bucket: Bucket, key: &[u8]) -> Result<(), RetryAfter> {
+    async fn check(&self, bucket: Bucket, key: &[u8]) -> Result<(), RetryAfter> {
         self.check_at(bucket, key, Instant::now())
     }
 }
@@ -124,17 +127,19 @@ mod tests {
         assert_eq!(refused.seconds(), 6);
     }
 
-    #[test]
-    fn without_a_limit_all_passes() {
+    #[tokio::test]
+    async fn without_a_limit_all_passes() {
         let limiter = LocalLimiter::new(RateLimits::OFF);
-        assert!((0..1000).all(|_| limiter.check(Bucket::Messages, b"ann").is_ok()));
+        for _ in 0..1000 {
+            limiter.check(Bucket::Messages, b"ann").await.unwrap();
+        }
     }
 
-    #[test]
-    fn a_flood_of_keys_stays_bounded() {
+    #[tokio::test]
+    async fn a_flood_of_keys_stays_bounded() {
         let limiter = LocalLimiter::new(RateLimits::default());
         for key in 0..(TABLES * KEYS.get() * 2) {
-            limiter.check(Bucket::Logins, &key.to_be_bytes()).unwrap();
+            limiter.check(Bucket::Logins, &key.to_be_bytes()).await.unwrap();
         }
         assert!(limiter.tables.iter().all(|table| table.lock().len() <= KEYS.get()));
     }

@@ -14,7 +14,7 @@ use schemas::{Event, Position, Record, Topic, UserChanged};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Backfill, Bus, BusError, Subscription};
+use super::{Backfill, Bus, BusError, Subscription, Tail};
 
 /// Shards a topic, of every bus under test.
 pub(crate) const SHARDS: u16 = 4;
@@ -269,6 +269,9 @@ pub(crate) async fn heads_are_known<H: Harness>() {
     harness.publish(&records(Topic::Users, 2, 1..=9)).await.unwrap();
     assert_eq!(harness.bus().heads(Topic::Users).await.unwrap(), [(0, 0), (1, 0), (2, 9), (3, 0)]);
     assert_eq!(harness.bus().heads(Topic::Conversations).await.unwrap()[2], (2, 0));
+    let tails = harness.bus().tails(Topic::Users, &[1, 2]).await.unwrap();
+    let ours = |id: Option<Uuid>| id.is_none_or(|id| id == Uuid::from_u64_pair(3, 9));
+    assert!(matches!(tails[..], [(1, Tail::Empty), (2, Tail::Record { position: 9, event_id })] if ours(event_id)));
 }
 
 pub(crate) async fn shards_that_there_are_not<H: Harness>() {

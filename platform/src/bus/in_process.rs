@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 use schemas::{Body, Event, Position, Record, Topic};
 use tokio::sync::Notify;
 
-use super::{Backfill, Bus, BusError, Subscription};
+use super::{Backfill, Bus, BusError, Subscription, Tail};
 
 /// How much of each topic stays in memory; what falls out is read from the log again by whoever still needs it.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +112,16 @@ impl Bus for InProcessBus {
     async fn heads(&self, topic: Topic) -> Result<Vec<(u16, u64)>, BusError> {
         let recent = self.topics[index(topic)].recent.read();
         Ok((0..).zip(&recent.shards).map(|(shard, ring)| (shard, ring.head)).collect())
+    }
+
+    async fn tails(&self, topic: Topic, shards: &[u16]) -> Result<Vec<(u16, Tail)>, BusError> {
+        let recent = self.topics[index(topic)].recent.read();
+        let tail = |shard: &u16| match recent.shards.get(usize::from(*shard)).map(|ring| ring.head) {
+            None => Err(Misuse::NoShard { topic, shard: *shard }.into()),
+            Some(0) => Ok((*shard, Tail::Empty)),
+            Some(position) => Ok((*shard, Tail::Record { position, event_id: None })),
+        };
+        shards.iter().map(tail).collect()
     }
 
     async fn subscribe(&self, topic: Topic, after: &[(u16, u64)]) -> Result<Box<dyn Subscription>, BusError> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use schemas::{Record, Topic};
+use uuid::Uuid;
 
 pub use in_process::{Bounds, InProcessBus};
 
@@ -24,8 +25,27 @@ pub trait Bus: Send + Sync + 'static {
     /// Every shard of `topic` with the last position published there; 0 is none. In the order of their numbers.
     async fn heads(&self, topic: Topic) -> Result<Vec<(u16, u64)>, BusError>;
 
+    /// How each of these shards ends, which are in this process's charge from now on: where its relay goes on.
+    async fn tails(&self, topic: Topic, shards: &[u16]) -> Result<Vec<(u16, Tail)>, BusError>;
+
     /// Begins to read `topic`, each of the given shards after the given position (0 is the beginning).
     async fn subscribe(&self, topic: Topic, after: &[(u16, u64)]) -> Result<Box<dyn Subscription>, BusError>;
+}
+
+/// The last record of a shard on the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// Nothing was published yet.
+    Empty,
+    /// A record like ours.
+    Record {
+        /// Its position.
+        position: u64,
+        /// Its event's id, by which it is known to be ours; `None` where nobody else can have written it.
+        event_id: Option<Uuid>,
+    },
+    /// A record that is none of ours.
+    Foreign,
 }
 
 /// One consumer's reading of a topic.

@@ -89,6 +89,9 @@ pub struct ServeFlags {
     /// Where clients reach this server from outside
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
+    /// Where other processes reach the command side of this one
+    #[arg(long, value_name = "URL")]
+    pub advertise_url: Option<String>,
     /// Further origins that browsers may connect from, separated by commas
     #[arg(long, value_name = "ORIGINS")]
     pub allowed_origins: Option<String>,
@@ -115,10 +118,16 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The database; `None` stands for a private cluster under `data_dir`.
     pub database_url: Option<SecretString>,
+    /// Kafka's brokers, comma-separated; `None` stands for the bus within the process.
+    pub kafka_brokers: Option<String>,
+    /// One URL of Redis or several of a cluster's nodes, comma-separated; `None` stands for what the process has.
+    pub redis_url: Option<SecretString>,
     /// Seals what processes share in the database.
     pub master_key: Option<MasterKey>,
     /// Where clients reach this server from outside.
     pub public_url: Option<PublicUrl>,
+    /// Where other processes reach the command side of this one.
+    pub advertise_url: Option<PublicUrl>,
     /// Further origins that browsers may connect from.
     pub allowed_origins: Vec<Origin>,
     /// A filter that `tracing_subscriber::EnvFilter` takes.
@@ -156,6 +165,7 @@ impl Config {
             ("log_format", &common.log_format),
             ("listen", &serve.listen),
             ("public_url", &serve.public_url),
+            ("advertise_url", &serve.advertise_url),
             ("allowed_origins", &serve.allowed_origins),
             ("rate_limits", &serve.rate_limits),
         ];
@@ -172,8 +182,11 @@ impl Config {
                     Err(_) => Err("a URL such as postgres://user:password@host:5432/database is wanted".into()),
                 }
             })?,
+            kafka_brokers: layers.optional("kafka_brokers", brokers)?,
+            redis_url: layers.optional("redis_url", redis_urls)?,
             master_key: layers.optional("master_key", MasterKey::from_str)?,
             public_url: layers.optional("public_url", PublicUrl::from_str)?,
+            advertise_url: layers.optional("advertise_url", PublicUrl::from_str)?,
             allowed_origins: layers.optional("allowed_origins", origin::list)?.unwrap_or_default(),
             log: layers.required("log", filter)?,
             log_format: layers.required("log_format", LogFormat::from_str)?,
@@ -210,6 +223,31 @@ fn filter(text: &str) -> Result<String, String> {
     match tracing_subscriber::EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(format!("a level, or a filter such as info,event_store=debug is wanted ({error})")),
+    }
+}
+
+/// A list of hosts with ports.
+fn brokers(text: &str) -> Result<String, String> {
+    let is_broker = |broker: &str| {
+        broker
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse().is_ok_and(|port: u16| port > 0))
+    };
+    if text.split(',').map(str::trim).all(is_broker) {
+        Ok(text.to_owned())
+    } else {
+        Err("brokers such as localhost:9092, separated by commas, are wanted".into())
+    }
+}
+
+/// A list of URLs, which may hold a password.
+fn redis_urls(text: &str) -> Result<SecretString, String> {
+    let is_redis =
+        |url: &str| ["redis://", "rediss://"].iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme));
+    if text.split(',').map(str::trim).all(is_redis) {
+        Ok(text.into())
+    } else {
+        Err("a URL such as redis://localhost:6379, or several separated by commas, is wanted".into())
     }
 }
 

@@ -50,7 +50,10 @@ fn a_bad_value_is_named_with_where_it_was_set() {
         ("PARLANCE_LOG", "event_store=loud"),
         ("PARLANCE_LOG_FORMAT", "xml"),
         ("PARLANCE_RATE_LIMITS", "messages"),
+        ("KAFKA_BROKERS", "localhost"),
+        ("KAFKA_BROKERS", "localhost:9092,:9093"),
         ("PARLANCE_PUBLIC_URL", "chat.example.org"),
+        ("PARLANCE_ADVERTISE_URL", "10.0.0.7"),
         ("PARLANCE_ALLOWED_ORIGINS", "*"),
         ("PARLANCE_ACCESS_TTL_S", "0"),
         ("PARLANCE_REFRESH_TTL_S", "-1"),
@@ -83,7 +86,11 @@ fn secrets_are_never_shown() {
     assert!(!text.contains(SECRET), "{text}");
     assert!(text.contains("# master_key is set and hidden (environment PARLANCE_MASTER_KEY)"), "{text}");
 
-    for (variable, bad) in [("DATABASE_URL", "mysql://me:hunter2@localhost"), ("PARLANCE_MASTER_KEY", "hunter2")] {
+    for (variable, bad) in [
+        ("DATABASE_URL", "mysql://me:hunter2@localhost"),
+        ("REDIS_URL", "redis://me:hunter2@one,two"),
+        ("PARLANCE_MASTER_KEY", "hunter2"),
+    ] {
         let error = from_environment(&[(variable, bad)]).unwrap_err();
         let text = format!("{error}\n{error:?}");
         assert!(text.contains(variable) && !text.contains("hunter2"), "{text}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::RwLock;
 
-use super::{Hint, LiveBus, LiveSink};
+use super::{Channel, Connected, Hint, LiveBus, LiveSink};
 
 /// Hands hints straight to the gateways of this process.
 #[derive(Default)]
@@ -21,8 +21,24 @@ impl LiveBus for InProcessLive {
         }
     }
 
+    /// The one gateway of this process knows its own connections.
+    async fn connected(&self, _: Connected) {}
+
     fn attach(&self, sink: Arc<dyn LiveSink>) {
         self.sinks.write().push(sink);
+    }
+
+    /// Every gateway is told everything.
+    async fn listen(&self, _: Channel) {}
+
+    fn ignore(&self, _: Channel) {}
+
+    fn is_up(&self) -> bool {
+        true
+    }
+
+    fn addresses_members(&self) -> bool {
+        false
     }
 }
 
@@ -34,7 +50,6 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::live::Channel;
 
     #[derive(Default)]
     struct Told(Mutex<Vec<Channel>>);
@@ -43,6 +58,8 @@ mod tests {
         fn deliver(&self, hints: &[Hint]) {
             self.0.lock().extend(hints.iter().map(|hint| hint.channel));
         }
+
+        fn connected(&self, _: Connected) {}
     }
 
     #[tokio::test]
@@ -61,7 +78,7 @@ mod tests {
             trace: None,
             event: Event::UserPasswordChanged(UserChanged { user_id, at }),
         });
-        let hint = |channel| Hint { channel, record: Arc::clone(&record) };
+        let hint = |channel| Hint { channel, record: Arc::clone(&record), audience: None };
         let (user, room) = (Channel::User(user_id), Channel::Conversation(user_id));
         live.attach(Arc::clone(&first) as _);
         live.publish(vec![hint(user)]).await;

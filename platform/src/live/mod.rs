@@ -12,6 +12,9 @@ use uuid::Uuid;
 
 pub use in_process::InProcessLive;
 
+/// Conversations of more members are told on a channel of their own; in others every member is told on theirs.
+pub const WIDE: usize = 100;
+
 /// Whom a hint concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Channel {
@@ -28,20 +31,54 @@ pub struct Hint {
     pub channel: Channel,
     /// What happened.
     pub record: Arc<Record>,
+    /// The members of a conversation that is not [`WIDE`], whose own channels carry the hint; `None` for all else, and
+    /// where the live bus asks for nobody's ([`LiveBus::addresses_members`]).
+    pub audience: Option<Arc<[Uuid]>>,
+}
+
+/// A device's new connection, which replaces its older one wherever that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connected {
+    /// Whose device.
+    pub user_id: Uuid,
+    /// The device.
+    pub device_id: Uuid,
+    /// The new connection: a UUID version 7, so that the newer of two is known.
+    pub connection_id: Uuid,
 }
 
 /// The way from fan-out to the gateways.
 #[async_trait]
 pub trait LiveBus: Send + Sync + 'static {
-    /// Tells every gateway; hints of one conversation stay in order. What cannot be told in time is dropped.
+    /// Tells the gateways that listen; hints of one conversation stay in order. What cannot be told in time is dropped.
     async fn publish(&self, hints: Vec<Hint>);
 
-    /// Has `sink` told from now on.
+    /// Tells the other gateways that a device connected here.
+    async fn connected(&self, connected: Connected);
+
+    /// Has `sink` told from now on what this process listens to.
     fn attach(&self, sink: Arc<dyn LiveSink>);
+
+    /// Listens to a channel: once it returns, what is published there later comes, unless it is lost; within a bound,
+    /// also where the bus is away. Each call wants one of [`LiveBus::ignore`].
+    async fn listen(&self, channel: Channel);
+
+    /// Listens no longer.
+    fn ignore(&self, channel: Channel);
+
+    /// Whether hints come through at this moment, as far as is known. While they do not, the log has to be looked at
+    /// more often.
+    fn is_up(&self) -> bool;
+
+    /// Whether conversations that are not [`WIDE`] are told by their members' channels: then hints carry an audience.
+    fn addresses_members(&self) -> bool;
 }
 
 /// A gateway's end of the live bus.
 pub trait LiveSink: Send + Sync + 'static {
-    /// Takes hints in; must not block.
+    /// Takes hints in; must not block. The same hint may come more than once.
     fn deliver(&self, hints: &[Hint]);
+
+    /// A device connected to another gateway; must not block.
+    fn connected(&self, connected: Connected);
 }

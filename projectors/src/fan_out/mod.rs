@@ -84,7 +84,7 @@ impl FanOut {
 
     /// Whom a record concerns.
     fn route(&mut self, record: &Arc<Record>, hints: &mut Vec<Hint>) {
-        let mut tell = |channel| hints.push(Hint { channel, record: Arc::clone(record) });
+        let mut tell = |channel| hints.push(Hint { channel, record: Arc::clone(record), audience: None });
         match &record.event {
             Event::Numbered(event) => {
                 self.counts.note(event);
@@ -135,7 +135,7 @@ mod tests {
     use std::time::Duration;
 
     use parking_lot::Mutex;
-    use platform::live::{InProcessLive, LiveSink};
+    use platform::live::{Connected, InProcessLive, LiveSink};
     use schemas::Role;
     use testkit::{Database, eventually};
     use uuid::Uuid;
@@ -150,6 +150,8 @@ mod tests {
         fn deliver(&self, hints: &[Hint]) {
             self.0.lock().extend(hints.iter().map(|hint| (hint.channel, hint.record.event.event_type())));
         }
+
+        fn connected(&self, _: Connected) {}
     }
 
     struct Setup {

@@ -66,7 +66,7 @@ impl Service {
     ) -> Result<Sent, Problem> {
         check(&message)?;
         let message_id = message.message_id;
-        let limited = self.inner.parts.limiter.check(Bucket::Messages, caller.user_id.as_bytes()).err();
+        let limited = self.inner.parts.limiter.check(Bucket::Messages, caller.user_id.as_bytes()).await.err();
         let message = message::Sent {
             sender_id: caller.user_id,
             kind: message.kind.unwrap_or_else(|| TEXT.to_owned()),

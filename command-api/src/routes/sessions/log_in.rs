@@ -45,7 +45,8 @@ pub(crate) async fn log_in(
     checks.done()?;
     let wrong = || Problem::unauthorized_because("login and password do not belong together");
     let who = [body.login.to_lowercase().as_bytes(), &[0], &address.network()[..]].concat();
-    service.inner.parts.limiter.check(Bucket::Logins, &who).map_err(|retry| Problem::rate_limited(retry.seconds()))?;
+    let allowed = service.inner.parts.limiter.check(Bucket::Logins, &who).await;
+    allowed.map_err(|retry| Problem::rate_limited(retry.seconds()))?;
 
     // Every step is taken for an unknown user too, so that the answer takes as long.
     let user_id = service.user_by_login(&body.login).await?.unwrap_or_default();

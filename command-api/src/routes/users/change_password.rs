@@ -41,7 +41,8 @@ pub(crate) async fn change_password(
     let user_id = caller.user_id;
     // A stolen access token is no better place to guess passwords than the log-in.
     let who = [user_id.as_bytes(), &address.network()[..]].concat();
-    service.inner.parts.limiter.check(Bucket::Logins, &who).map_err(|retry| Problem::rate_limited(retry.seconds()))?;
+    let allowed = service.inner.parts.limiter.check(Bucket::Logins, &who).await;
+    allowed.map_err(|retry| Problem::rate_limited(retry.seconds()))?;
 
     let hash = service.password_hash(user_id).await?;
     if !service.inner.passwords.verify(body.current_password, hash.as_deref()).await? {

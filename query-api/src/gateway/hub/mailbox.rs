@@ -43,6 +43,8 @@ pub(crate) struct Mailbox {
     pub(super) user_id: Uuid,
     pub(super) device_id: Uuid,
     pub(super) session_id: Uuid,
+    /// Of two connections of a device the later one has the greater id.
+    pub(super) connection_id: Uuid,
     inner: Mutex<Inner>,
     /// The rooms that it listens to; `None` once it is gone.
     pub(super) rooms: Mutex<Option<HashSet<Uuid>>>,
@@ -83,6 +85,7 @@ impl Mailbox {
             user_id: caller.user_id,
             device_id: caller.device_id,
             session_id: caller.session_id,
+            connection_id: Uuid::now_v7(),
             inner: Mutex::default(),
             rooms: Mutex::new(Some(HashSet::new())),
         }

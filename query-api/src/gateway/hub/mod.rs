@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 use platform::auth::Caller;
-use platform::live::{Channel, Hint, LiveSink};
+use platform::live::{Channel, Connected, Hint, LiveSink};
 use schemas::ws::close;
 use schemas::{Body, Event as Happening, Record};
 use tokio::sync::Notify;
@@ -19,6 +19,8 @@ pub(crate) use mailbox::{Mailbox, Note};
 
 /// Locks over which conversations are spread.
 const SHARDS: usize = 64;
+
+const REPLACED: &str = "replaced by a newer connection of this device";
 
 type Boxes = Vec<Arc<Mailbox>>;
 
@@ -96,7 +98,7 @@ impl Hub {
         boxes.retain(|other| {
             let same = other.device_id == mailbox.device_id;
             if same {
-                other.close(close::REPLACED, "replaced by a newer connection of this device");
+                other.close(close::REPLACED, REPLACED);
             }
             !same
         });
@@ -307,6 +309,15 @@ impl LiveSink for Hub {
         }
         metrics::histogram!("parlance_gateway_fan_out_seconds").record(begun.elapsed());
     }
+
+    fn connected(&self, connected: Connected) {
+        let Connected { user_id, device_id, connection_id } = connected;
+        for mailbox in self.boxes(user_id) {
+            if mailbox.device_id == device_id && mailbox.connection_id < connection_id {
+                mailbox.close(close::REPLACED, REPLACED);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -382,7 +393,7 @@ mod tests {
     }
 
     fn hint(channel: Channel, record: &Arc<Record>) -> Hint {
-        Hint { channel, record: record.clone() }
+        Hint { channel, record: record.clone(), audience: None }
     }
 
     /// The numbers of the events that were told, and how many receipts.

@@ -330,7 +330,7 @@ fn record(state: &mut State, key: Uuid, at: OffsetDateTime, event: Event) -> Arc
 
 /// As fan-out has it.
 fn hints(record: &Arc<Record>) -> Vec<Hint> {
-    let hint = |channel| Hint { channel, record: record.clone() };
+    let hint = |channel| Hint { channel, record: record.clone(), audience: None };
     let room = hint(Channel::Conversation(record.key));
     match &record.event {
         Event::Numbered(Numbered { body: Body::Created(created), .. }) => {
