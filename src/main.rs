@@ -2,7 +2,7 @@
 
 mod commands;
 mod database;
-mod in_process;
+mod server;
 #[cfg(test)]
 mod surface;
 
@@ -31,6 +31,8 @@ enum Command {
         #[command(flatten)]
         serve: ServeFlags,
     },
+    /// Run some of the roles; every engine is named by the environment
+    Serve(commands::serve::Arguments),
     /// Bring the database up to date
     Migrate {
         #[command(flatten)]
@@ -70,18 +72,20 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("parlance: {error:#}");
             // What a start lacks is told apart from what went wrong later.
-            if error.downcast_ref::<platform::postgres::ConnectError>().is_some() {
-                ExitCode::from(2)
-            } else {
-                ExitCode::FAILURE
-            }
+            if is_lack(&error) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// Whether something was missing that the process needs from outside.
+fn is_lack(error: &anyhow::Error) -> bool {
+    error.is::<platform::postgres::ConnectError>() || error.is::<server::Missing>()
 }
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up { common, serve } => commands::up::run(&common, &serve).await,
+        Command::Serve(arguments) => commands::serve::run(&arguments).await,
         Command::Migrate { common } => commands::migrate::run(&common).await,
         Command::Rebuild(arguments) => commands::rebuild::run(&arguments).await,
         Command::Verify { common } => commands::verify::run(&common).await,

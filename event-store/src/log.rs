@@ -11,6 +11,7 @@ use crate::cache::Stream;
 use crate::event::{StoredEvent, UnreadableEvent};
 use crate::kind::{KindOf, typed};
 use crate::rows;
+use crate::store::make;
 use crate::upcast::Upcasters;
 
 /// Why a store or log could not be opened.
@@ -66,6 +67,15 @@ impl Log {
         let shards: Option<i16> = sqlx::query_scalar("SELECT shards FROM log.settings").fetch_optional(&pool).await?;
         let shards = shards.and_then(|shards| u16::try_from(shards).ok()).ok_or(OpenError::NotMade)?;
         Ok(Self { pool, shards, upcasters: Arc::default() })
+    }
+
+    /// The same, and makes the log where no one has yet, with so many shards a topic.
+    ///
+    /// # Errors
+    /// A database that does not answer or is not migrated, or a number of shards that no log may have.
+    pub async fn open_or_make(pool: PgPool, shards: u16) -> Result<Self, OpenError> {
+        make(&pool, shards).await?;
+        Self::open(pool).await
     }
 
     /// The same, reading old versions of events too.

@@ -42,8 +42,7 @@ impl EventStore {
     /// # Errors
     /// A database that does not answer or is not migrated, or a number of shards that no log may have.
     pub async fn open(pool: PgPool, options: Options) -> Result<Self, OpenError> {
-        make(&pool, options.shards).await?;
-        let log = Log::open(pool).await?.with_upcasters(options.upcasters.clone());
+        let log = Log::open_or_make(pool, options.shards).await?.with_upcasters(options.upcasters.clone());
         let rows = rows::shards(&mut *log.pool().acquire().await?).await?;
         let (committed, _) = broadcast::channel(options.committed_batches.max(1));
         let (closing, tracker) = (CancellationToken::new(), TaskTracker::new());
@@ -111,7 +110,7 @@ impl EventStore {
 }
 
 /// Fixes the number of shards and makes their rows, where no one has yet.
-async fn make(pool: &PgPool, shards: u16) -> Result<(), OpenError> {
+pub(crate) async fn make(pool: &PgPool, shards: u16) -> Result<(), OpenError> {
     let number = i16::try_from(shards).ok().filter(|number| (4..=1024).contains(number));
     let number = number.ok_or(OpenError::Shards(shards))?;
     let mut transaction = pool.begin().await?;

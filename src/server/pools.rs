@@ -1,0 +1,55 @@
+//! Connections to the database, a pool a purpose: a slow query must not keep the projections from theirs.
+
+use platform::postgres::{PoolSettings, connect};
+use sqlx::PgPool;
+
+use super::roles::{Role, Roles};
+use crate::database::Database;
+
+/// Connections of each purpose at most.
+mod connections {
+    pub(super) const LOG: u32 = 4;
+    pub(super) const STATE: u32 = 4;
+    pub(super) const PROJECTIONS: u32 = 6;
+    pub(super) const QUERIES: u32 = 12;
+}
+
+/// The pools that a process's roles need.
+pub(super) struct Pools {
+    /// Shared state: every process has some.
+    pub(super) state: PgPool,
+    /// The log; where no role of the process reads or writes it, the state's, by which its number of shards is read.
+    pub(super) log: PgPool,
+    /// For projectors alone.
+    pub(super) projections: Option<PgPool>,
+    /// For query-api alone.
+    pub(super) queries: Option<PgPool>,
+}
+
+impl Pools {
+    pub(super) async fn open(database: &Database, roles: &Roles) -> anyhow::Result<Self> {
+        let state = database.pool("state", connections::STATE).await?;
+        let reads_log = roles.has(Role::CommandApi) || roles.want_bus();
+        let log = if reads_log { database.pool("log", connections::LOG).await? } else { state.clone() };
+        let projections = if roles.has(Role::Projectors) {
+            Some(database.pool("projections", connections::PROJECTIONS).await?)
+        } else {
+            None
+        };
+        let queries = if roles.has(Role::QueryApi) {
+            let server = query_api::steady_plans(database.server().clone());
+            Some(connect(&server, &PoolSettings::named("queries", connections::QUERIES)).await?)
+        } else {
+            None
+        };
+        Ok(Self { state, log, projections, queries })
+    }
+
+    pub(super) async fn close(&self) {
+        for pool in [&self.queries, &self.projections].into_iter().flatten() {
+            pool.close().await;
+        }
+        self.log.close().await;
+        self.state.close().await;
+    }
+}
