@@ -1,4 +1,4 @@
-//! What the tests share: a private PostgreSQL, the running application, fault proxy, history checker.
+//! What the tests share: a private PostgreSQL, a private Kafka, the running application, fault proxy, history checker.
 
 pub mod app;
 mod cluster;
@@ -6,6 +6,7 @@ mod database;
 mod eventually;
 mod fault_proxy;
 pub mod history;
+pub mod kafka;
 
 pub use cluster::{Cluster, Durability};
 pub use database::Database;
