@@ -1,13 +1,14 @@
 //! A private PostgreSQL server that lives exactly as long as the process that started it.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     os::unix::process::CommandExt,
     path::PathBuf,
-    process::{ChildStdin, Command, Stdio},
+    process::{ChildStdin, ChildStdout, Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
+use parking_lot::Mutex;
 
 /// Makes the cluster, runs it until the end of its input, then removes everything.
 const SUPERVISOR: &str = include_str!("cluster.sh");
@@ -34,8 +35,14 @@ impl Durability {
 #[derive(Debug)]
 pub struct Cluster {
     folder: PathBuf,
-    /// Held open for as long as the cluster shall live.
-    _lifeline: ChildStdin,
+    supervisor: Mutex<Supervisor>,
+}
+
+/// The one who runs the server, for as long as its input is open.
+#[derive(Debug)]
+struct Supervisor {
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
 }
 
 impl Cluster {
@@ -50,20 +57,35 @@ impl Cluster {
             .stdout(Stdio::piped())
             .spawn()
             .context("cannot start the test cluster's supervisor")?;
-        let lifeline = supervisor.stdin.take().context("the supervisor's input is piped")?;
-        let output = supervisor.stdout.take().context("the supervisor's output is piped")?;
-        let mut report = String::new();
-        BufReader::new(output).read_line(&mut report)?;
-        match report.trim_end().strip_prefix("ready ") {
-            Some(folder) => Ok(Self { folder: folder.into(), _lifeline: lifeline }),
-            None => bail!("the test cluster did not start: {report}"),
-        }
+        let orders = supervisor.stdin.take().context("the supervisor's input is piped")?;
+        let answers = BufReader::new(supervisor.stdout.take().context("the supervisor's output is piped")?);
+        let mut supervisor = Supervisor { orders, answers };
+        let folder = supervisor.ready()?;
+        Ok(Self { folder, supervisor: Mutex::new(supervisor) })
+    }
+
+    /// Kills the server's first process and waits until another one on the same data takes connections. Blocks.
+    pub fn crash(&self) -> Result<()> {
+        let mut supervisor = self.supervisor.lock();
+        writeln!(supervisor.orders, "crash")?;
+        supervisor.ready().map(drop)
     }
 
     /// The superuser's URL of the maintenance database.
     #[must_use]
     pub fn url(&self) -> String {
         format!("postgres://postgres@localhost/postgres?host={}", self.folder.display())
+    }
+}
+
+impl Supervisor {
+    fn ready(&mut self) -> Result<PathBuf> {
+        let mut report = String::new();
+        self.answers.read_line(&mut report)?;
+        match report.trim_end().strip_prefix("ready ") {
+            Some(folder) => Ok(folder.into()),
+            None => bail!("the test cluster did not start: {report}"),
+        }
     }
 }
 
@@ -83,6 +105,11 @@ mod tests {
         let mut connection = PgConnection::connect(&cluster.url()).await.unwrap();
         let fsync: String = sqlx::query_scalar("SHOW fsync").fetch_one(&mut connection).await.unwrap();
         assert_eq!(fsync, "on");
+        sqlx::raw_sql("CREATE TABLE kept ()").execute(&mut connection).await.unwrap();
+        cluster.crash().unwrap();
+        assert!(sqlx::raw_sql("SELECT 1").execute(&mut connection).await.is_err());
+        let mut connection = PgConnection::connect(&cluster.url()).await.unwrap();
+        sqlx::raw_sql("SELECT FROM kept").execute(&mut connection).await.unwrap();
         drop(cluster);
         eventually("the folder is gone", Duration::from_secs(20), async || !folder.exists()).await;
     }

@@ -3,7 +3,8 @@
 #
 #   sh -c "$(cat cluster.sh)" cluster.sh [SETTING=VALUE ...]
 #
-# Says `ready FOLDER` once the superuser `postgres` can connect through the socket in FOLDER, or `failed: REASON`.
+# Says `ready FOLDER` once the superuser `postgres` can connect through the socket in FOLDER, or `failed: REASON`. The line
+# of input `crash` kills the first process and starts another on the same data: `ready FOLDER` again.
 
 # Signals meant for the tests (Ctrl-C in a terminal) end them; the end of the input then ends us.
 trap '' HUP INT TERM
@@ -41,16 +42,40 @@ unset PGDATA PGPORT PGHOST PGUSER PGOPTIONS
 cd "$folder" || fail "cannot enter $folder"
 $as "$bin/initdb" --pgdata="$folder/data" --username=postgres --auth=trust --encoding=UTF8 --locale=C \
     --no-sync --no-instructions >log 2>&1 </dev/null || fail "initdb: $(tail -n 5 log | tr '\n' '|')"
-$as "$bin/postgres" -D "$folder/data" -c unix_socket_directories="$folder" -c listen_addresses= "$@" \
-    >>log 2>&1 </dev/null &
-server=$!
-until "$bin/pg_isready" --quiet --host="$folder"; do
-    kill -0 "$server" 2>/dev/null || fail "postgres: $(tail -n 5 log | tr '\n' '|')"
-    sleep 0.02
-done
-echo "ready $folder"
 
-cat >/dev/null
+# Runs the server until it takes connections. What a killed one left behind may be in its way for a moment.
+serve() {
+    tries=0
+    while :; do
+        $as "$bin/postgres" -D "$folder/data" -c unix_socket_directories="$folder" -c listen_addresses= "$@" \
+            >>log 2>&1 </dev/null &
+        server=$!
+        while kill -0 "$server" 2>/dev/null; do
+            if "$bin/pg_isready" --quiet --host="$folder"; then
+                echo "ready $folder"
+                return
+            fi
+            sleep 0.02
+        done
+        tries=$((tries + 1))
+        [ "$crashed" ] && [ "$tries" -le 200 ] || fail "postgres: $(tail -n 5 log | tr '\n' '|')"
+        sleep 0.05
+    done
+}
+crashed=
+serve "$@"
+
+while read -r order; do
+    case $order in
+        crash)
+            crashed=yes
+            kill -KILL "$server"
+            wait "$server" 2>/dev/null
+            serve "$@"
+            ;;
+        *) echo "failed: what is $order?" ;;
+    esac
+done
 kill -QUIT "$server"
 wait "$server"
 rm -rf "$folder"
