@@ -25,7 +25,7 @@ const SETTLE: Duration = Duration::from_secs(3);
 /// KiB of resident memory a connection, of `count` that said hello and then nothing. The server is started again after
 /// all have logged in: what password hashes left free would hide what connections take.
 #[expect(clippy::cast_precision_loss, reason = "KiB of a process")]
-pub async fn measure(app: App, count: usize) -> anyhow::Result<(App, f64)> {
+pub async fn measure(app: &mut App, count: usize) -> anyhow::Result<f64> {
     let server = &app.server();
     let run = Uuid::new_v4().simple().to_string();
     let names: Vec<String> = (0..count.div_ceil(DEVICES)).map(|n| format!("idle-{}-{n}", &run[..8])).collect();
@@ -38,8 +38,8 @@ pub async fn measure(app: App, count: usize) -> anyhow::Result<(App, f64)> {
     let names = names.iter().flat_map(|name| std::iter::repeat_n(name, DEVICES)).take(count);
     let devices: Vec<Client> =
         stream::iter(names).map(|name| log_in(server, name)).buffer_unordered(AT_ONCE).try_collect().await?;
-    let app = app.stop_and_restart().await?;
-    let watch = Watch { server: app.pid(), postmaster: app.postmaster()? };
+    app.stop_and_restart().await?;
+    let watch = Watch(app.watched()?);
     drop(connect(&devices[..WARM_UP.min(count)]).await?);
     tokio::time::sleep(SETTLE).await;
     let before = watch.resident_kib()?;
@@ -47,7 +47,7 @@ pub async fn measure(app: App, count: usize) -> anyhow::Result<(App, f64)> {
     tokio::time::sleep(SETTLE).await;
     let after = watch.resident_kib()?;
     drop(sockets);
-    Ok((app, (after as f64 - before as f64) / count as f64))
+    Ok((after as f64 - before as f64) / count as f64)
 }
 
 async fn connect(devices: &[Client]) -> anyhow::Result<Vec<(Reader, Writer)>> {

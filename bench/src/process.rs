@@ -1,17 +1,18 @@
 //! What processes cost, as the kernel counts it: CPU seconds and resident memory.
 
-use std::fs;
+use std::{collections::BTreeMap, fs};
 
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit};
+use testkit::app::Watched;
 
 /// CPU seconds, user and system together.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Cpu {
-    /// The server's own.
-    pub server: f64,
-    /// PostgreSQL's: its first process and all it ever started, those that have ended too.
-    pub postgres: f64,
+    /// Of each kind of process that serves: its name and what all of it used.
+    pub servers: BTreeMap<&'static str, f64>,
+    /// Of each engine, with all it ever started, those that have ended too.
+    pub engines: BTreeMap<&'static str, f64>,
     /// The load generator's: this process.
     pub load: f64,
 }
@@ -19,40 +20,56 @@ pub struct Cpu {
 impl Cpu {
     /// What was used since `before`.
     #[must_use]
-    pub fn since(self, before: Self) -> Self {
-        Self {
-            server: self.server - before.server,
-            postgres: self.postgres - before.postgres,
-            load: self.load - before.load,
+    pub fn since(mut self, before: &Self) -> Self {
+        for (used, before) in [(&mut self.servers, &before.servers), (&mut self.engines, &before.engines)] {
+            for (name, seconds) in used {
+                *seconds -= before.get(name).copied().unwrap_or_default();
+            }
         }
+        self.load -= before.load;
+        self
+    }
+
+    /// All that serves, together.
+    #[must_use]
+    pub fn server(&self) -> f64 {
+        self.servers.values().sum()
+    }
+
+    /// An engine's; 0 for one that there is not.
+    #[must_use]
+    pub fn engine(&self, name: &str) -> f64 {
+        self.engines.get(name).copied().unwrap_or_default()
     }
 }
 
 /// The processes to watch.
-#[derive(Debug, Clone, Copy)]
-pub struct Watch {
-    /// The server.
-    pub server: u32,
-    /// PostgreSQL's first process.
-    pub postmaster: u32,
-}
+#[derive(Debug, Clone)]
+pub struct Watch(pub Vec<Watched>);
 
 impl Watch {
     /// CPU seconds used so far.
     pub fn cpu(&self) -> anyhow::Result<Cpu> {
-        Ok(Cpu {
-            server: Stat::of(self.server)?.own(),
-            postgres: family(self.postmaster)?,
-            load: Stat::of(std::process::id())?.own(),
-        })
+        let mut cpu = Cpu { load: Stat::of(std::process::id())?.own(), ..Cpu::default() };
+        for Watched { name, pid, is_engine } in &self.0 {
+            let (used, seconds) =
+                if *is_engine { (&mut cpu.engines, family(*pid)?) } else { (&mut cpu.servers, Stat::of(*pid)?.own()) };
+            *used.entry(name).or_default() += seconds;
+        }
+        Ok(cpu)
     }
 
-    /// The server's resident memory, in KiB.
+    /// The resident memory of all that serves, in KiB.
     pub fn resident_kib(&self) -> anyhow::Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.server))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse()?)
+        let servers = self.0.iter().filter(|watched| !watched.is_engine);
+        servers.map(|watched| resident_kib(watched.pid)).sum()
     }
+}
+
+fn resident_kib(pid: u32) -> anyhow::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
 /// Lets this process, and those that it starts, have as many files open as the system allows.
@@ -115,9 +132,10 @@ mod tests {
     #[test]
     fn our_own_process_is_found() {
         let pid = std::process::id();
-        let watch = Watch { server: pid, postmaster: pid };
+        let ours = |is_engine| Watched { name: "ours", pid, is_engine };
+        let watch = Watch(vec![ours(false), ours(true)]);
         assert!(watch.resident_kib().unwrap() > 100);
-        let before = watch.cpu().unwrap();
-        assert!(watch.cpu().unwrap().since(before).server >= 0.0);
+        let used = watch.cpu().unwrap().since(&watch.cpu().unwrap());
+        assert!(used.server() <= 0.0 && used.engine("ours") <= 0.0 && used.engine("none") == 0.0);
     }
 }

@@ -71,6 +71,12 @@ impl Cluster {
         supervisor.ready().map(drop)
     }
 
+    /// The id of the server's first process.
+    pub fn pid(&self) -> Result<u32> {
+        let text = std::fs::read_to_string(self.folder.join("data/postmaster.pid"))?;
+        text.lines().next().and_then(|line| line.trim().parse().ok()).context("postmaster.pid begins with no id")
+    }
+
     /// The superuser's URL of the maintenance database.
     #[must_use]
     pub fn url(&self) -> String {

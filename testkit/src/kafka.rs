@@ -91,6 +91,12 @@ impl Broker {
         self.order("resume").await
     }
 
+    /// The id of its process.
+    pub fn pid(&self) -> Result<u32> {
+        let supervisor = self.supervisor.as_ref().context("the broker is somebody else's")?;
+        supervisor.lock().order("pid")?.parse().context("the broker does not run")
+    }
+
     async fn order(&self, order: &'static str) -> Result<()> {
         let supervisor = self.supervisor.clone().context("the broker is somebody else's")?;
         let answer = spawn_blocking(move || supervisor.lock().order(order)).await??;

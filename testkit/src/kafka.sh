@@ -7,7 +7,8 @@
 # The data lie in a temporary folder that goes with us, or in FOLDER, which stays. KAFKA_JAVA_OPTIONS tune the JVM.
 #
 # Says `ready 127.0.0.1:PORT` once Kafka answers there, or `failed: REASON`. A line of input then is an order: `stop`,
-# `kill`, `pause` and `resume` are answered by `done`, `start` (the same data, the same port) as the first start.
+# `kill`, `pause` and `resume` are answered by `done`, `start` (the same data, the same port) as the first start, `pid` by
+# the id of its process.
 
 # Signals meant for the tests (Ctrl-C in a terminal) end them; the end of the input then ends us.
 trap '' HUP INT TERM
@@ -186,6 +187,7 @@ while read -r order; do
         kill) end KILL ;;
         pause) kill -STOP "$server" ;;
         resume) kill -CONT "$server" ;;
+        pid) echo "$server"; continue ;;
         *) fail "what is $order?" ;;
     esac
     echo done

@@ -1,4 +1,4 @@
-//! What the tests share: a private PostgreSQL, a private Kafka, the running application, fault proxy, history checker.
+//! What the tests share: private engines, the running application on them, fault proxy, history checker.
 
 pub mod app;
 mod cluster;
@@ -7,6 +7,7 @@ mod eventually;
 mod fault_proxy;
 pub mod history;
 pub mod kafka;
+pub mod redis;
 
 pub use cluster::{Cluster, Durability};
 pub use database::Database;

@@ -2,11 +2,14 @@
 
 use testkit::history::Recorder;
 
-use crate::people::{Device, Group, check, log_in, name, person, place, register};
+use testkit::app::Place;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_device_that_was_away_catches_up_while_others_send() {
-    let app = place().start().await.unwrap();
+use crate::people::{Device, Group, check, everywhere, log_in, name, person, register};
+
+everywhere!(a_device_that_was_away_catches_up_while_others_send);
+
+async fn a_device_that_was_away_catches_up_while_others_send(place: Place) {
+    let app = place.start().await.unwrap();
     let server = app.server();
     let ann = person(&server, "ann").await;
     let ben = name("ben");

@@ -2,15 +2,18 @@
 
 use testkit::history::Recorder;
 
-use crate::people::{Device, check, crowd, divide, place};
+use testkit::app::Place;
+
+use crate::people::{Device, check, crowd, divide, everywhere};
 
 const CLIENTS: usize = 200;
 const CONVERSATIONS: usize = 20;
 const MESSAGES: usize = 20;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_clients_send_at_once() {
-    let app = place().start().await.unwrap();
+everywhere!(two_hundred_clients_send_at_once);
+
+async fn two_hundred_clients_send_at_once(place: Place) {
+    let app = place.start().await.unwrap();
     let clients = crowd(&app.server(), CLIENTS).await;
     let groups = divide(&clients, CLIENTS / CONVERSATIONS, &[]).await;
 

@@ -3,10 +3,10 @@
 use std::env;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::index};
-use testkit::{eventually, history::Recorder};
+use testkit::{app::Place, eventually, history::Recorder};
 use tokio::time::timeout;
 
-use crate::people::{BOUND, Device, check, crowd, divide, place};
+use crate::people::{BOUND, Device, check, crowd, divide, everywhere};
 
 const CLIENTS: usize = 200;
 const CONVERSATIONS: usize = 20;
@@ -22,14 +22,15 @@ const UNANSWERED: usize = 50;
 /// Bursts until so many are under way: more than one only where this process was kept from looking.
 const BURSTS: usize = 20;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_kills_lose_nothing_and_double_nothing() {
+everywhere!(ten_kills_lose_nothing_and_double_nothing);
+
+async fn ten_kills_lose_nothing_and_double_nothing(place: Place) {
     let seed = env::var("PARLANCE_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
     eprintln!("seed {seed}: set PARLANCE_TEST_SEED={seed} for the same kills");
     let mut random = StdRng::seed_from_u64(seed);
     let with_postgres = index::sample(&mut random, KILLS, WITH_POSTGRES).into_vec();
 
-    let mut app = place().start().await.unwrap();
+    let mut app = place.start().await.unwrap();
     let server = app.server();
     let clients = crowd(&server, CLIENTS).await;
     // One who is in all conversations, comes and goes, and catches up whenever the server is killed.
@@ -95,7 +96,7 @@ async fn ten_kills_lose_nothing_and_double_nothing() {
         each += BEFORE + bursts * DURING;
         let postgres = with_postgres.contains(&kill);
         eprintln!("kill {kill}: {unanswered} sends unanswered, a catch-up running, PostgreSQL killed too: {postgres}");
-        app = app.kill_and_restart(postgres).await.unwrap();
+        app.kill_and_restart(postgres).await.unwrap();
 
         for send in sends {
             send.await.unwrap();

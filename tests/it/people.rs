@@ -28,6 +28,29 @@ pub(crate) fn place() -> Place {
     Place::new(env!("CARGO_BIN_EXE_parlance")).unwrap()
 }
 
+/// A place on real engines of its own: PostgreSQL, Kafka, Redis, roles apart behind nginx.
+pub(crate) async fn place_on_stack() -> Place {
+    Place::on_stack(env!("CARGO_BIN_EXE_parlance")).await.unwrap()
+}
+
+/// Runs a test from one source in both forms of an installation: everything in one process, and roles apart on engines.
+macro_rules! everywhere {
+    ($test:ident) => {
+        mod $test {
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn in_one_process() {
+                super::$test(crate::people::place()).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_the_stack() {
+                super::$test(crate::people::place_on_stack().await).await;
+            }
+        }
+    };
+}
+pub(crate) use everywhere;
+
 /// A name that nobody else has.
 pub(crate) fn name(who: &str) -> String {
     format!("{who}-{}", &Uuid::new_v4().simple().to_string()[..8])

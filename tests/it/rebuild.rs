@@ -14,19 +14,20 @@ use parlance_client::{
     AckPolicy, Client, Conversation, Member, MemberReceipt, MessageView, Page, Session, SessionOptions, User,
 };
 use sqlx::{Connection, PgConnection};
-use testkit::history::Recorder;
+use testkit::{app::Place, history::Recorder};
 use uuid::Uuid;
 
-use crate::people::{Device, Group, check, options, person, place};
+use crate::people::{Device, Group, check, everywhere, options, person};
 
 /// Conversations that the messages are spread over.
 const CONVERSATIONS: usize = 20;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_emptied_read_model_is_filled_again_while_sends_go_on() {
+everywhere!(an_emptied_read_model_is_filled_again_while_sends_go_on);
+
+async fn an_emptied_read_model_is_filled_again_while_sends_go_on(place: Place) {
     let messages: usize =
         env::var("PARLANCE_TEST_MESSAGES").ok().and_then(|count| count.parse().ok()).unwrap_or(100_000);
-    let app = place().start().await.unwrap();
+    let app = place.start().await.unwrap();
     let server = app.server();
     let (ann, ben) = (person(&server, "ann").await, person(&server, "ben").await);
     let mut conversations = vec![ann.open_direct(ben.user_id()).await.unwrap().conversation_id];
@@ -72,9 +73,7 @@ async fn an_emptied_read_model_is_filled_again_while_sends_go_on() {
         let tables: Vec<String> = models.split(", ").map(|table| format!("read.{table}")).collect();
         let truncate = format!("TRUNCATE {}", tables.join(", "));
         sqlx::raw_sql(sqlx::AssertSqlSafe(truncate)).execute(&mut database).await.unwrap();
-        let data_dir = app.place().data_dir();
-        let rebuild = ["rebuild", "all", "--data-dir", data_dir.to_str().unwrap()];
-        let output = app.place().command(&rebuild).output().await.unwrap();
+        let output = app.place().command(&["rebuild", "all"]).output().await.unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Told::to(&ben, &conversations).await.assert_is(&before, models);
     }

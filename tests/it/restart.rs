@@ -3,13 +3,15 @@
 use std::{process::Output, time::Duration};
 
 use parlance_client::Range;
+use testkit::app::Place;
 use tokio::time::timeout;
 
-use crate::people::{PASSWORD, name, person, place, register};
+use crate::people::{PASSWORD, everywhere, name, person, place, register};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restart_keeps_everything() {
-    let app = place().start().await.unwrap();
+everywhere!(a_restart_keeps_everything);
+
+async fn a_restart_keeps_everything(place: Place) {
+    let mut app = place.start().await.unwrap();
     let (ann, ben) = (person(&app.server(), "ann").await, person(&app.server(), "ben").await);
     let conversation = ann.open_direct(ben.user_id()).await.unwrap().conversation_id;
     let mut last = None;
@@ -20,9 +22,9 @@ async fn a_restart_keeps_everything() {
     let before = ben.at_least(&position).strictly().history(conversation, 0).await.unwrap();
     assert_eq!(before.len(), 10);
 
-    let app = app.stop_and_restart().await.unwrap();
+    app.stop_and_restart().await.unwrap();
     assert_eq!(ben.at_least(&position).strictly().history(conversation, 0).await.unwrap(), before);
-    let app = app.kill_and_restart(true).await.unwrap();
+    app.kill_and_restart(true).await.unwrap();
     // Tokens, positions, direct conversations and numbers are what they were.
     assert_eq!(ben.at_least(&position).strictly().history(conversation, 0).await.unwrap(), before);
     assert_eq!(ben.open_direct(ann.user_id()).await.unwrap().conversation_id, conversation);
@@ -52,17 +54,14 @@ async fn two_installations_stand_beside_each_other() {
 async fn a_data_directory_in_use_is_refused() {
     let app = place().start().await.unwrap();
     let place = app.place().clone();
-    let data_dir = place.data_dir();
-    let data_dir = data_dir.to_str().unwrap();
-    let second = up(&place, &["up", "--listen", "127.0.0.1:0", "--data-dir", data_dir]).await;
+    let second = up(&place, &["up", "--listen", "127.0.0.1:0"]).await;
     assert!(!second.status.success());
     let said = String::from_utf8_lossy(&second.stderr);
-    assert!(said.contains(&app.pid().to_string()), "it does not say who holds it: {said}");
+    assert!(said.contains(&app.pid().unwrap().to_string()), "it does not say who holds it: {said}");
 
     let port = app.address().trim_start_matches("http://").to_owned();
     let elsewhere = crate::people::place();
-    let second = elsewhere.data_dir();
-    let second = up(&elsewhere, &["up", "--listen", &port, "--data-dir", second.to_str().unwrap()]).await;
+    let second = up(&elsewhere, &["up", "--listen", &port]).await;
     assert!(!second.status.success());
     let said = String::from_utf8_lossy(&second.stderr);
     assert!(said.contains(&port), "it does not say which address is taken: {said}");

@@ -165,8 +165,7 @@ async fn measure(options: &Options, place: &Place) -> anyhow::Result<Report> {
     let mut app = place.start().await?;
     if asked(Workload::Idle) {
         eprintln!("logging {} devices in", options.idle);
-        let (again, kib) = idle::measure(app, options.idle.into()).await?;
-        app = again;
+        let kib = idle::measure(&mut app, options.idle.into()).await?;
         report.add(format!("memory an idle connection, of {}", options.idle), kib, "KiB", Some(Target::AtMost(12.0)));
     }
 
@@ -175,7 +174,7 @@ async fn measure(options: &Options, place: &Place) -> anyhow::Result<Report> {
     report.add("floor: rows committed, 100 a commit, one client", floor.rows_per_s, "rows/s", None);
     report.add("floor: loopback ping-pong of 200 bytes", floor.ping_pong_us, "µs", None);
 
-    let watch = Watch { server: app.pid(), postmaster: app.postmaster()? };
+    let watch = Watch(app.watched()?);
     let mut gauge = Gauge { watch, connection: PgConnection::connect_with(&database).await? };
     if asked(Workload::Saturation) || asked(Workload::Rates) {
         eprintln!("setting {} pairs up", options.pairs);
@@ -243,7 +242,7 @@ impl Gauge {
         let pairs = load.finish().await?;
         let seen = pairs.seen(from, to);
         ensure!(seen.delivered > 0, "nothing was delivered");
-        Ok(Measured { pairs, seen, cpu: cpu_after.since(cpu_before), transactions: after - before })
+        Ok(Measured { pairs, seen, cpu: cpu_after.since(&cpu_before), transactions: after - before })
     }
 }
 
@@ -259,9 +258,14 @@ fn saturation(report: &mut Report, Measured { seen, cpu, transactions, .. }: &Me
     report.add("saturation: delivered", rate, "messages/s", Some(Target::AtLeast(6000.0 * scale)));
     let cpu_per_1000 = |seconds| 1000.0 * per_message(seconds, seen);
     let bound = Some(Target::AtMost(0.25 / scale));
-    report.add("saturation: CPU of server and PostgreSQL", cpu_per_1000(cpu.server + cpu.postgres), "s/1000", bound);
-    report.add("saturation: CPU of the server", cpu_per_1000(cpu.server), "s/1000", None);
-    report.add("saturation: CPU of PostgreSQL", cpu_per_1000(cpu.postgres), "s/1000", None);
+    report.add(
+        "saturation: CPU of server and PostgreSQL",
+        cpu_per_1000(cpu.server() + cpu.engine("postgres")),
+        "s/1000",
+        bound,
+    );
+    report.add("saturation: CPU of the server", cpu_per_1000(cpu.server()), "s/1000", None);
+    report.add("saturation: CPU of PostgreSQL", cpu_per_1000(cpu.engine("postgres")), "s/1000", None);
     report.add("saturation: CPU of the load generator", 1e6 * per_message(cpu.load, seen), "µs/message", None);
     let writes = per_message(*transactions as f64, seen);
     report.add("saturation: write transactions", writes, "a message", Some(Target::AtMost(0.1)));
@@ -276,7 +280,7 @@ fn fixed_rate(report: &mut Report, Measured { seen, cpu, transactions, .. }: &Me
     report.add(format!("{rate}/s: p50 from the intended time"), seen.p50_ms, "ms", bound(2.0));
     report.add(format!("{rate}/s: p99 from the intended time"), seen.p99_ms, "ms", bound(8.0));
     report.add(format!("{rate}/s: slowest"), seen.max_ms, "ms", None);
-    let cpu = 1000.0 * per_message(cpu.server + cpu.postgres, seen);
+    let cpu = 1000.0 * per_message(cpu.server() + cpu.engine("postgres"), seen);
     report.add(format!("{rate}/s: CPU of server and PostgreSQL"), cpu, "s/1000", None);
     let writes = per_message(*transactions as f64, seen);
     report.add(format!("{rate}/s: write transactions"), writes, "a message", None);
