@@ -6,10 +6,54 @@ use platform::applied::AppliedPositions;
 use schemas::{Position, Topic};
 use sqlx::PgPool;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
 
 /// How often the checkpoints are read while somebody waits.
 const PACE: Duration = Duration::from_millis(5);
+
+/// How often they are read while nobody does: `Position` of an answer is behind by so much at most.
+const IDLE_PACE: Duration = Duration::from_millis(250);
+
+/// Reads the checkpoints now and then, until `stop`: what other processes applied stands in the answers of this one.
+pub async fn follow_checkpoints(pool: PgPool, applied: AppliedPositions, stop: CancellationToken) {
+    let mut ticks = interval(IDLE_PACE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut away = false;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        match read(&pool).await {
+            Ok(positions) => {
+                applied.post(positions);
+                away = false;
+            }
+            Err(error) if !away => {
+                tracing::warn!(%error, "cannot read the checkpoints: {error}");
+                away = true;
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// The positions that all projections of a topic have applied.
+async fn read(pool: &PgPool) -> Result<Vec<Position>, sqlx::Error> {
+    let rows: Vec<(i16, i16, i64)> =
+        sqlx::query_as("SELECT topic, shard, min(position) FROM read.checkpoints GROUP BY topic, shard")
+            .fetch_all(pool)
+            .await?;
+    let place = |(topic, shard, position): (i16, i16, i64)| {
+        Some(Position {
+            topic: Topic::from_code(topic)?,
+            shard: shard.try_into().ok()?,
+            position: position.try_into().ok()?,
+        })
+    };
+    Ok(rows.into_iter().filter_map(place).collect())
+}
 
 /// Reads `read.checkpoints` into [`AppliedPositions`]: one reader, however many wait.
 ///
@@ -45,26 +89,35 @@ impl CheckpointPoller {
         while Instant::now() < end {
             // The pause comes first: projectors of this process mostly post within it.
             sleep(PACE).await;
-            match self.read().await {
+            match read(&self.pool).await {
                 Ok(positions) => self.applied.post(positions),
                 Err(error) => tracing::warn!(%error, "cannot read the checkpoints"),
             }
         }
     }
+}
 
-    /// The positions that all projections of a topic have applied.
-    async fn read(&self) -> Result<Vec<Position>, sqlx::Error> {
-        let rows: Vec<(i16, i16, i64)> =
-            sqlx::query_as("SELECT topic, shard, min(position) FROM read.checkpoints GROUP BY topic, shard")
-                .fetch_all(&self.pool)
-                .await?;
-        let place = |(topic, shard, position): (i16, i16, i64)| {
-            Some(Position {
-                topic: Topic::from_code(topic)?,
-                shard: shard.try_into().ok()?,
-                position: position.try_into().ok()?,
-            })
-        };
-        Ok(rows.into_iter().filter_map(place).collect())
+#[cfg(test)]
+mod tests {
+    use testkit::Database;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_others_applied_is_known_though_nobody_waits() {
+        let (database, applied) = (Database::new().await, AppliedPositions::default());
+        let stop = CancellationToken::new();
+        let following = tokio::spawn(follow_checkpoints(database.pool().clone(), applied.clone(), stop.clone()));
+        sqlx::query(
+            "INSERT INTO read.checkpoints (projection, topic, shard, position) VALUES ('a', 1, 3, 7), ('b', 1, 3, 5)",
+        )
+        .execute(database.pool())
+        .await
+        .unwrap();
+        let place = |position| Position { topic: Topic::Conversations, shard: 3, position };
+        assert!(applied.reached(&[place(5)], Duration::from_secs(10)).await);
+        assert_eq!(applied.get(Topic::Conversations, 3), 5, "what all of them have applied");
+        stop.cancel();
+        following.await.unwrap();
     }
 }

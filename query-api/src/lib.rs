@@ -25,6 +25,7 @@ use axum::Router;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
+pub use checkpoints::follow_checkpoints;
 pub use documents::{Documents, merged};
 pub use operations::{Checked, Dependency, Operations};
 pub use state::{Dependencies, QueryState, ShardOf, steady_plans};

@@ -153,6 +153,8 @@ impl Process<'_> {
                 tickets: auth.tickets.clone(),
                 origins: origins(config),
             });
+            let followed = query_api::follow_checkpoints(pool.clone(), applied.clone(), self.stop.clone());
+            self.essential("checkpoints", followed);
             let queries = QueryState::new(Dependencies {
                 pool: pool.clone(),
                 applied: applied.clone(),

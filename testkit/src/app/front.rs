@@ -72,8 +72,8 @@ impl Front {
     }
 
     /// Has it know other processes; connections that are open stay so.
-    pub(super) async fn reload(
-        &mut self,
+    pub(super) fn reload(
+        &self,
         commands: impl Iterator<Item = u16>,
         queries: impl Iterator<Item = u16>,
     ) -> anyhow::Result<()> {

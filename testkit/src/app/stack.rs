@@ -74,9 +74,9 @@ impl Engines {
         ])
     }
 
-    /// Kills PostgreSQL's first process and waits until it is there again.
-    pub async fn crash_postgres(&self) -> anyhow::Result<()> {
-        tokio::task::block_in_place(|| self.postgres.crash())
+    /// Kills PostgreSQL's first process and waits until it is there again. Blocks.
+    pub fn crash_postgres(&self) -> anyhow::Result<()> {
+        self.postgres.crash()
     }
 }
 
@@ -213,7 +213,7 @@ impl RolesApart {
             Blow::Everything => self.kill_and_restart(place, |_| true).await,
             Blow::EverythingAndPostgres => {
                 self.members.iter().for_each(|member| member.process.signal(Signal::KILL));
-                engines.crash_postgres().await?;
+                spawn_blocking(move || engines.crash_postgres()).await??;
                 self.kill_and_restart(place, |_| true).await
             }
             Blow::One(role) => {
@@ -229,7 +229,7 @@ impl RolesApart {
                 let next = Member::start(place, role, free_port()?).await?;
                 let hung = std::mem::replace(&mut self.members[victim], next);
                 self.hung.push(hung.process);
-                self.tell_front().await
+                self.tell_front()
             }
             Blow::Replace(role) => {
                 let victim = self.victim(role)?;
@@ -237,7 +237,7 @@ impl RolesApart {
                 ensure!(status.success(), "{} ended with {status}:\n{}", role.name(), place.log_end());
                 self.members[victim].start_again(place).await
             }
-            Blow::Postgres => engines.crash_postgres().await,
+            Blow::Postgres => spawn_blocking(move || engines.crash_postgres()).await?,
             Blow::Kafka => {
                 engines.kafka.kill().await?;
                 engines.kafka.start_again().await
@@ -270,9 +270,9 @@ impl RolesApart {
         of_role.get(self.turn % of_role.len().max(1)).copied().with_context(|| format!("a process of {}", role.name()))
     }
 
-    async fn tell_front(&mut self) -> anyhow::Result<()> {
+    fn tell_front(&mut self) -> anyhow::Result<()> {
         let ports = |role| self.members.iter().filter(move |member| member.role == role).map(|member| member.port);
-        self.front.reload(ports(Role::CommandApi), ports(Role::QueryApi)).await
+        self.front.reload(ports(Role::CommandApi), ports(Role::QueryApi))
     }
 
     /// One after the other is told to stop and started again, as an upgrade would.
