@@ -41,6 +41,15 @@ impl Redis {
         url(self.port)
     }
 
+    /// Has it forget everything that it holds.
+    pub fn flush(&self) -> Result<()> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        writeln!(stream, "FLUSHALL\r")?;
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer)?;
+        if answer.trim_end() == "+OK" { Ok(()) } else { bail!("FLUSHALL: {answer}") }
+    }
+
     /// The id of its process.
     pub fn pid(&self) -> Result<u32> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;

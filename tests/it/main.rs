@@ -1,10 +1,12 @@
-//! Parlance as its users have it: the real binary, real sockets, real PostgreSQL.
+//! Parlance as its users have it: the real binary, real sockets, real engines.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
+mod blows;
 mod chat;
 mod crowd;
 mod kills;
 mod people;
 mod rebuild;
+mod records;
 mod restart;
