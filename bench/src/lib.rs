@@ -3,6 +3,7 @@
 //! The load generator runs on the same machine, so it does as little as it can: [`socket`] looks at frames in place.
 //! What it sees is recorded and goes through the history checker in the end, so that speed never hides a loss.
 
+pub mod backlog;
 pub mod catch_up;
 pub mod demo;
 pub mod floor;
@@ -10,4 +11,5 @@ pub mod idle;
 pub mod pairs;
 pub mod process;
 pub mod socket;
+pub mod takeover;
 pub mod transactions;

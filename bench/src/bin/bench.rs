@@ -9,17 +9,17 @@ use std::{
 
 use anyhow::{Context, ensure};
 use bench::{
-    catch_up,
+    backlog, catch_up,
     floor::{self, Floor},
     idle,
     pairs::{Load, Pace, Pairs, Seen},
     process::{Cpu, Watch},
-    transactions,
+    takeover, transactions,
 };
 use clap::Parser;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
-use testkit::app::Place;
+use testkit::app::{Place, Role};
 
 /// The floor on the machine whose figures the targets are: rows a second, a hundred a commit, from one client.
 const REFERENCE_ROWS_PER_S: f64 = 180_000.0;
@@ -30,9 +30,15 @@ struct Options {
     /// The binary to measure; else the one beside this program.
     #[arg(long, env = "PARLANCE_BIN")]
     binary: Option<PathBuf>,
-    /// What to measure.
-    #[arg(long, value_delimiter = ',', default_value = "idle,saturation,rates,catch-up")]
+    /// Roles apart on real PostgreSQL, Kafka and Redis, behind nginx, instead of everything in one process.
+    #[arg(long)]
+    stack: bool,
+    /// What to measure; else all that there is for one process, or for the stack.
+    #[arg(long, value_delimiter = ',')]
     only: Vec<Workload>,
+    /// Events that pile up for relays and projectors.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
+    backlog: u32,
     /// Pairs of users.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pairs: u16,
@@ -62,6 +68,20 @@ enum Workload {
     Saturation,
     Rates,
     CatchUp,
+    /// Relays from a backlog into Kafka.
+    Drain,
+    /// Projectors from a backlog into the read models.
+    Projections,
+    /// Somebody is killed, and another takes over.
+    Takeover,
+}
+
+impl Workload {
+    /// Those of one process.
+    const ALONE: [Self; 4] = [Self::Idle, Self::Saturation, Self::Rates, Self::CatchUp];
+    /// Those of the stack.
+    const APART: [Self; 6] =
+        [Self::Rates, Self::Saturation, Self::CatchUp, Self::Drain, Self::Projections, Self::Takeover];
 }
 
 /// A line of the table: what, how much, and what it must reach.
@@ -148,7 +168,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
         binary.display()
     );
     bench::process::allow_open_files()?;
-    let place = Place::new(binary)?;
+    let place = if options.stack { Place::on_stack(binary).await? } else { Place::new(binary)? };
     let outcome = measure(&options, &place).await;
     let report = outcome.with_context(|| format!("the server's log ends with:\n{}", place.log_end()))?;
     if options.json {
@@ -161,7 +181,8 @@ async fn run(options: Options) -> anyhow::Result<()> {
 
 async fn measure(options: &Options, place: &Place) -> anyhow::Result<Report> {
     let mut report = Report::default();
-    let asked = |workload| options.only.contains(&workload);
+    let all: &[Workload] = if options.stack { &Workload::APART } else { &Workload::ALONE };
+    let asked = |workload| all.contains(&workload) && (options.only.is_empty() || options.only.contains(&workload));
     let mut app = place.start().await?;
     if asked(Workload::Idle) {
         eprintln!("logging {} devices in", options.idle);
@@ -183,12 +204,12 @@ async fn measure(options: &Options, place: &Place) -> anyhow::Result<Report> {
         if asked(Workload::Saturation) {
             let closed = Pace::Closed { under_way: options.under_way.into() };
             let measured = gauge.workload(pairs, closed, window).await?;
-            saturation(&mut report, &measured, floor);
+            saturation(&mut report, &measured, (!options.stack).then_some(floor));
             pairs = measured.pairs;
         }
         for &rate in options.rates.iter().filter(|_| asked(Workload::Rates)) {
             let measured = gauge.workload(pairs, Pace::Open { per_second: rate }, window).await?;
-            fixed_rate(&mut report, &measured, rate);
+            fixed_rate(&mut report, &measured, rate, options.stack);
             pairs = measured.pairs;
         }
         eprintln!("reading and checking the histories");
@@ -210,6 +231,27 @@ async fn measure(options: &Options, place: &Place) -> anyhow::Result<Report> {
         report.add(format!("the same, median of {}", sorted.len()), sorted[sorted.len() / 2].as_secs_f64(), "s", bound);
     }
     gauge.connection.close().await?;
+    if asked(Workload::Drain) {
+        eprintln!("piling up {} events for relays", options.backlog);
+        let drained = backlog::drain(&mut app, options.backlog as usize).await?;
+        report.add("relays: drained into Kafka", drained.per_s(), "events/s", Some(Target::AtLeast(50_000.0)));
+        used(&mut report, "relays", &drained.cpu, drained.events);
+    }
+    if asked(Workload::Projections) {
+        eprintln!("piling up {} events for projectors", options.backlog);
+        let projected = backlog::project(&mut app, options.backlog as usize).await?;
+        let bound = Some(Target::AtLeast(10_000.0));
+        report.add("projectors: applied from a backlog", projected.per_s(), "events/s", bound);
+        used(&mut report, "projectors", &projected.cpu, projected.events);
+    }
+    if asked(Workload::Takeover) {
+        for (name, role) in [("relay", Role::Relay), ("projector", Role::Projectors), ("gateway", Role::QueryApi)] {
+            eprintln!("killing a {name}");
+            let silence = takeover::measure(&mut app, role).await?;
+            let what = format!("a killed {name}: the longest silence");
+            report.add(what, silence.as_secs_f64(), "s", Some(Target::AtMost(5.0)));
+        }
+    }
     let status = app.stop().await?;
     ensure!(status.success(), "the server ended with {status}");
     Ok(report)
@@ -251,13 +293,25 @@ fn per_message(value: f64, seen: &Seen) -> f64 {
     value / seen.delivered as f64
 }
 
+/// What each kind of process used for a thousand of something.
 #[expect(clippy::cast_precision_loss, reason = "counts of a few minutes")]
-fn saturation(report: &mut Report, Measured { seen, cpu, transactions, .. }: &Measured, floor: Floor) {
-    let scale = floor.rows_per_s / REFERENCE_ROWS_PER_S;
+fn used(report: &mut Report, what: &str, cpu: &Cpu, count: u64) {
+    for (name, seconds) in cpu.servers.iter().chain(&cpu.engines) {
+        report.add(format!("{what}: CPU of {name}"), 1000.0 * seconds / count as f64, "s/1000", None);
+    }
+}
+
+/// With targets for one process, where the machine's floor is given.
+#[expect(clippy::cast_precision_loss, reason = "counts of a few minutes")]
+fn saturation(report: &mut Report, Measured { seen, cpu, transactions, .. }: &Measured, floor: Option<Floor>) {
+    let scale = floor.map(|floor| floor.rows_per_s / REFERENCE_ROWS_PER_S);
     let rate = seen.delivered as f64 / seen.seconds;
-    report.add("saturation: delivered", rate, "messages/s", Some(Target::AtLeast(6000.0 * scale)));
+    report.add("saturation: delivered", rate, "messages/s", scale.map(|scale| Target::AtLeast(6000.0 * scale)));
     let cpu_per_1000 = |seconds| 1000.0 * per_message(seconds, seen);
-    let bound = Some(Target::AtMost(0.25 / scale));
+    let bound = scale.map(|scale| Target::AtMost(0.25 / scale));
+    if floor.is_none() {
+        used(report, "saturation", cpu, seen.delivered as u64);
+    }
     report.add(
         "saturation: CPU of server and PostgreSQL",
         cpu_per_1000(cpu.server() + cpu.engine("postgres")),
@@ -268,17 +322,23 @@ fn saturation(report: &mut Report, Measured { seen, cpu, transactions, .. }: &Me
     report.add("saturation: CPU of PostgreSQL", cpu_per_1000(cpu.engine("postgres")), "s/1000", None);
     report.add("saturation: CPU of the load generator", 1e6 * per_message(cpu.load, seen), "µs/message", None);
     let writes = per_message(*transactions as f64, seen);
-    report.add("saturation: write transactions", writes, "a message", Some(Target::AtMost(0.1)));
+    let bound = floor.map(|_| Target::AtMost(0.1));
+    report.add("saturation: write transactions", writes, "a message", bound);
     report.add("saturation: p50", seen.p50_ms, "ms", None);
     report.add("saturation: p99", seen.p99_ms, "ms", None);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of a few minutes")]
-fn fixed_rate(report: &mut Report, Measured { seen, cpu, transactions, .. }: &Measured, rate: u32) {
-    let bound = |ms| (rate == 1000).then_some(Target::AtMost(ms));
+fn fixed_rate(report: &mut Report, Measured { seen, cpu, transactions, .. }: &Measured, rate: u32, stack: bool) {
+    let (p50, p99) = match (stack, rate) {
+        (false, 1000) => (Some(Target::AtMost(2.0)), Some(Target::AtMost(8.0))),
+        // Commit, Kafka, gateway, device.
+        (true, 200) => (Some(Target::AtMost(10.0)), Some(Target::AtMost(50.0))),
+        _ => (None, None),
+    };
     report.add(format!("{rate}/s: delivered"), seen.delivered as f64 / seen.seconds, "messages/s", None);
-    report.add(format!("{rate}/s: p50 from the intended time"), seen.p50_ms, "ms", bound(2.0));
-    report.add(format!("{rate}/s: p99 from the intended time"), seen.p99_ms, "ms", bound(8.0));
+    report.add(format!("{rate}/s: p50 from the intended time"), seen.p50_ms, "ms", p50);
+    report.add(format!("{rate}/s: p99 from the intended time"), seen.p99_ms, "ms", p99);
     report.add(format!("{rate}/s: slowest"), seen.max_ms, "ms", None);
     let cpu = 1000.0 * per_message(cpu.server() + cpu.engine("postgres"), seen);
     report.add(format!("{rate}/s: CPU of server and PostgreSQL"), cpu, "s/1000", None);

@@ -21,8 +21,8 @@ use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-pub use self::stack::{Blow, Engines, Role};
-use self::{embedded::OneProcess, stack::RolesApart};
+use self::embedded::OneProcess;
+pub use self::stack::{Blow, Engines, Role, RolesApart};
 
 /// A place for the data of one installation, gone when dropped; it outlives each [`App`] that runs on it.
 #[derive(Debug, Clone)]

@@ -206,6 +206,27 @@ impl RolesApart {
         members.map(|member| format!("http://127.0.0.1:{}", member.port)).collect()
     }
 
+    /// Stops every process of a role.
+    pub async fn take_away(&mut self, place: &Place, role: Role) -> anyhow::Result<()> {
+        let log = place.log();
+        let of_role = self.members.iter_mut().filter(|member| member.role == role);
+        let ends = join_all(of_role.map(|member| member.process.stop(&log))).await;
+        ends.into_iter().try_for_each(|end| end.map(drop))
+    }
+
+    /// Starts them again after [`RolesApart::take_away`].
+    pub async fn bring_back(&mut self, place: &Place, role: Role) -> anyhow::Result<()> {
+        let of_role = self.members.iter_mut().filter(|member| member.role == role);
+        try_join_all(of_role.map(|member| member.start_again(place))).await?;
+        Ok(())
+    }
+
+    /// Kills one process of a role, and leaves it so.
+    pub async fn fell(&mut self, role: Role) -> anyhow::Result<()> {
+        let victim = self.victim(role)?;
+        self.members[victim].process.kill().await
+    }
+
     /// Strikes, and mends what was struck.
     pub async fn strike(&mut self, place: &Place, blow: Blow) -> anyhow::Result<()> {
         let engines = place.engines.clone().context("engines of the test's own")?;
