@@ -49,7 +49,7 @@ impl Default for AuthSettings {
 }
 
 /// Who is asking, by a token that was verified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caller {
     /// The user.
     pub user_id: Uuid,
@@ -58,6 +58,7 @@ pub struct Caller {
     /// Its device.
     pub device_id: Uuid,
     /// When the token expires.
+    #[serde(with = "time::serde::timestamp")]
     pub expires_at: OffsetDateTime,
 }
 

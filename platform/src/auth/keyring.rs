@@ -23,6 +23,10 @@ const LOCK: i64 = 0x7061_726c_6b65_7973;
 const SIGNING: &str = "access-tokens";
 /// Authenticates refresh tokens: HMAC-SHA-256.
 const TAGGING: &str = "refresh-tokens";
+/// Proves that a call comes from a process of this installation: HMAC-SHA-256.
+const INTERNAL: &str = "internal";
+/// What the proof is made for; another text would be another proof.
+const INTERNAL_LABEL: &[u8] = b"parlance internal calls, version 1";
 
 /// Why the keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +60,7 @@ struct Keys {
     signing: EncodingKey,
     verifying: HashMap<String, DecodingKey>,
     tagging: hmac::Key,
+    internal: hmac::Key,
     jwks: Value,
 }
 
@@ -86,12 +91,13 @@ impl Keyring {
                 .fetch_all(&mut *transaction)
                 .await?;
         let mut signing = Vec::new();
-        let mut tagging = None;
+        let (mut tagging, mut internal) = (None, None);
         for row in rows {
             let secret = unseal(&mut transaction, &row, seal.as_ref()).await?;
             match row.purpose.as_str() {
                 SIGNING => signing.push((row.key_id, secret)),
                 TAGGING => tagging = Some(secret),
+                INTERNAL => internal = Some(secret),
                 _ => {}
             }
         }
@@ -102,19 +108,13 @@ impl Keyring {
             let id = insert(&mut transaction, SIGNING, &secret, Some(public), seal.as_ref()).await?;
             signing.push((id, secret));
         }
-        let tagging = if let Some(secret) = tagging {
-            secret
-        } else {
-            let mut secret = vec![0; 32];
-            SystemRandom::new().fill(&mut secret).expect("the system gives random bytes");
-            insert(&mut transaction, TAGGING, &secret, None, seal.as_ref()).await?;
-            secret
-        };
+        let tagging = given_or_made(&mut transaction, TAGGING, tagging, seal.as_ref()).await?;
+        let internal = given_or_made(&mut transaction, INTERNAL, internal, seal.as_ref()).await?;
         transaction.commit().await?;
-        Self::assemble(&signing, &tagging)
+        Self::assemble(&signing, &tagging, &internal)
     }
 
-    fn assemble(signing: &[(Uuid, Vec<u8>)], tagging: &[u8]) -> Result<Self, KeyringError> {
+    fn assemble(signing: &[(Uuid, Vec<u8>)], tagging: &[u8], internal: &[u8]) -> Result<Self, KeyringError> {
         let mut verifying = HashMap::new();
         let mut published = Vec::new();
         for (id, secret) in signing {
@@ -133,6 +133,7 @@ impl Keyring {
                 signing: EncodingKey::from_ed_der(secret),
                 verifying,
                 tagging: hmac::Key::new(hmac::HMAC_SHA256, tagging),
+                internal: hmac::Key::new(hmac::HMAC_SHA256, internal),
                 jwks: json!({ "keys": published }),
             }),
         })
@@ -152,6 +153,17 @@ impl Keyring {
     /// Whether `tag` is that of `text`; takes the same time whichever it is.
     pub fn is_tag(&self, text: &[u8], tag: &[u8]) -> bool {
         hmac::verify(&self.keys.tagging, text, tag).is_ok()
+    }
+
+    /// What a process of this installation shows to another as its `Bearer` token; the same in all of them.
+    pub fn internal_token(&self) -> String {
+        URL_SAFE_NO_PAD.encode(hmac::sign(&self.keys.internal, INTERNAL_LABEL))
+    }
+
+    /// Whether a token is [`Self::internal_token`]; takes the same time for all that could be.
+    pub fn is_internal_token(&self, token: &[u8]) -> bool {
+        let tag = URL_SAFE_NO_PAD.decode(token);
+        tag.is_ok_and(|tag| hmac::verify(&self.keys.internal, INTERNAL_LABEL, &tag).is_ok())
     }
 
     /// The key that signs now, and its id.
@@ -185,6 +197,22 @@ async fn unseal(connection: &mut PgConnection, row: &Row, seal: Option<&Seal>) -
             Ok(row.secret.clone())
         }
     }
+}
+
+/// The secret of a purpose that has one; a random one where it is missing.
+async fn given_or_made(
+    connection: &mut PgConnection,
+    purpose: &str,
+    given: Option<Vec<u8>>,
+    seal: Option<&Seal>,
+) -> Result<Vec<u8>, KeyringError> {
+    if let Some(secret) = given {
+        return Ok(secret);
+    }
+    let mut secret = vec![0; 32];
+    SystemRandom::new().fill(&mut secret).expect("the system gives random bytes");
+    insert(connection, purpose, &secret, None, seal).await?;
+    Ok(secret)
 }
 
 async fn insert(
@@ -226,7 +254,12 @@ mod tests {
         assert_eq!(one.tag(b"text"), other.tag(b"text"));
         assert!(one.is_tag(b"text", &other.tag(b"text")));
         assert!(!one.is_tag(b"other", &other.tag(b"text")));
-        assert_eq!(stored(&database).await.len(), 2);
+        assert_eq!(one.internal_token(), other.internal_token());
+        assert!(one.is_internal_token(other.internal_token().as_bytes()));
+        for wrong in ["", "nonsense", &one.internal_token()[1..], &URL_SAFE_NO_PAD.encode(one.tag(INTERNAL_LABEL))] {
+            assert!(!one.is_internal_token(wrong.as_bytes()), "{wrong}");
+        }
+        assert_eq!(stored(&database).await.len(), 3);
     }
 
     #[tokio::test]

@@ -29,6 +29,11 @@ impl TraceId {
         // All zeroes would be "no trace".
         Self(rand::random::<u128>().max(1))
     }
+
+    /// A `traceparent` within it, not sampled.
+    pub fn traceparent(self) -> String {
+        format!("00-{self}-{:016x}-00", rand::random::<u64>().max(1))
+    }
 }
 
 impl fmt::Display for TraceId {
@@ -54,6 +59,11 @@ impl RequestContext {
         Self { correlation_id: None, traceparent: None, trace_id: TraceId::random() }
     }
 
+    /// The same trace, as one that leaves nothing with the events that it causes.
+    pub fn unrecorded(&self) -> Self {
+        Self { correlation_id: None, traceparent: None, trace_id: self.trace_id }
+    }
+
     /// That of a request with these headers; what is absent or bad is replaced.
     pub fn of(headers: &HeaderMap) -> Self {
         let correlation_id = headers
@@ -66,7 +76,7 @@ impl RequestContext {
         let (traceparent, trace_id) =
             given.and_then(|value| Some((Arc::from(value), trace_of(value)?))).unwrap_or_else(|| {
                 let trace_id = TraceId::random();
-                (Arc::from(format!("00-{trace_id}-{:016x}-00", rand::random::<u64>().max(1))), trace_id)
+                (Arc::from(trace_id.traceparent()), trace_id)
             });
         Self { correlation_id: Some(correlation_id), traceparent: Some(traceparent), trace_id }
     }

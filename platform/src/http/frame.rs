@@ -21,7 +21,8 @@ const LONGEST_REQUEST: Duration = Duration::from_secs(20);
 
 /// Hangs routes in the frame. Whatever they do, every answer carries its request's id and trace, and none is a 500.
 ///
-/// Routes must be part of [`surface::SURFACE`], which answers for unknown paths and wrong methods.
+/// Routes must be part of [`surface::SURFACE`], which answers for unknown paths and wrong methods, or of what processes of
+/// one installation ask each other ([`crate::internal`]), which has the same bounds.
 pub fn frame(router: Router) -> Router {
     router
         .route("/problems/{name}", routing::get(problem_page))
@@ -34,7 +35,8 @@ pub fn frame(router: Router) -> Router {
 async fn around(request: Request, next: Next) -> Response {
     let begin = Instant::now();
     let context = RequestContext::of(request.headers());
-    let entry = surface::find(request.uri().path());
+    let path = request.uri().path();
+    let entry = surface::find(path).or_else(|| surface::find_internal(path, request.method().as_str()));
     let route = entry.map_or("", |entry| entry.pattern);
     let method = method_label(request.method());
     let span = tracing::info_span!(

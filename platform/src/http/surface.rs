@@ -3,6 +3,8 @@
 //! It stands here once so that an unknown path and a wrong method answer the same whether one process serves all paths
 //! or roles are apart.
 
+use crate::internal;
+
 /// One path of the surface.
 #[derive(Debug)]
 pub struct Entry {
@@ -74,6 +76,21 @@ pub const SURFACE: &[Entry] = &[
     open("/metrics", "GET, HEAD"),
 ];
 
+/// What processes of one installation ask each other. It is no part of the public surface: to whoever may not ask, or asks by
+/// another method, there is nothing.
+const INTERNAL: &[Entry] = &[
+    guarded(internal::SEND, "POST"),
+    guarded(internal::ADVANCE, "POST"),
+    guarded(internal::TAKE_RECEIPTS, "POST"),
+    guarded(internal::HEADS, "POST"),
+    guarded(internal::POSITIONS, "POST"),
+];
+
+/// The entry of a path among what processes of one installation ask each other, if it takes `method`.
+pub(super) fn find_internal(path: &str, method: &str) -> Option<&'static Entry> {
+    INTERNAL.iter().find(|entry| entry.pattern == path && entry.takes(method))
+}
+
 /// The entry of a path, if it is part of the surface.
 pub fn find(path: &str) -> Option<&'static Entry> {
     SURFACE.iter().find(|entry| entry.matches(path))
@@ -92,6 +109,15 @@ mod tests {
         for unknown in ["", "/", "/v1", "/v1/users/", "/v1/users/a/b", "/v1/nothing", "//v1/users"] {
             assert_eq!(pattern(unknown), None, "{unknown}");
         }
+    }
+
+    #[test]
+    fn what_is_internal_is_not_public() {
+        for entry in INTERNAL {
+            assert!(find(entry.pattern).is_none(), "{}", entry.pattern);
+            assert!(find_internal(entry.pattern, "POST").is_some() && find_internal(entry.pattern, "GET").is_none());
+        }
+        assert!(find_internal("/v1/users", "POST").is_none());
     }
 
     #[test]

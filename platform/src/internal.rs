@@ -1,0 +1,130 @@
+//! What a gateway and the command side say to each other when they are not in one process: paths and JSON bodies.
+//!
+//! They are private to processes of one installation, which prove by a key of theirs that they are
+//! ([`crate::auth::Keyring::internal_token`]), and speak for callers whom the gateway has authenticated. Refusals are the
+//! public problems, which the gateway hands on as they are.
+
+use std::collections::HashMap;
+
+use schemas::Position;
+use schemas::rest::{AdvanceReceipt, MessageSent, Problem, SendMessage};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::auth::Caller;
+
+/// Says messages in one conversation: [`SendMessages`] → [`MessagesSent`].
+pub const SEND: &str = "/internal/v1/messages";
+/// Advances watermarks for one who waits for what comes of it: [`Advance`] → no content.
+pub const ADVANCE: &str = "/internal/v1/receipts/advance";
+/// Takes watermarks that nobody waits for: [`TakeReceipts`] → [`ReceiptsTaken`].
+pub const TAKE_RECEIPTS: &str = "/internal/v1/receipts";
+/// Tells how far conversations have got: [`Conversations`] → [`Heads`].
+pub const HEADS: &str = "/internal/v1/heads";
+/// Tells how far the conversations' shards have got: `{}` → [`Positions`].
+pub const POSITIONS: &str = "/internal/v1/positions";
+
+/// How many messages go in one call.
+pub const MOST_MESSAGES: usize = 64;
+/// How many watermarks go in one call.
+pub const MOST_MOVES: usize = 400;
+/// How many conversations are asked for in one call.
+pub const MOST_CONVERSATIONS: usize = 1_000;
+
+/// Messages to be said in one conversation, in this order.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SendMessages {
+    /// The conversation.
+    pub conversation_id: Uuid,
+    /// The messages, and who says them.
+    pub messages: Vec<Spoken>,
+}
+
+/// A message and who says it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Spoken {
+    /// Who says it.
+    pub caller: Caller,
+    /// What is said.
+    pub message: SendMessage,
+}
+
+/// What came of each message, in the order in which they were given.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MessagesSent {
+    /// One a message.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What came of a message.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It is committed.
+    Sent(MessageSent),
+    /// It was refused.
+    Refused(Problem),
+}
+
+/// Watermarks of a caller who waits for what comes of them.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Advance {
+    /// Whose.
+    pub caller: Caller,
+    /// In which conversation.
+    pub conversation_id: Uuid,
+    /// How far.
+    pub receipt: AdvanceReceipt,
+}
+
+/// Watermarks to be committed soon.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TakeReceipts {
+    /// At most [`MOST_MOVES`].
+    pub moves: Vec<ReceiptMove>,
+}
+
+/// What a device says about its user's progress in a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptMove {
+    /// The conversation.
+    pub conversation_id: Uuid,
+    /// The member.
+    pub user_id: Uuid,
+    /// The device that acked or read.
+    pub device_id: Uuid,
+    /// Everything up to this `seq` is on the device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivered_to: Option<u64>,
+    /// Everything up to this `seq` was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_to: Option<u64>,
+}
+
+/// How many of the watermarks were taken: so many from the beginning of the list.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ReceiptsTaken {
+    /// The number.
+    pub taken: usize,
+}
+
+/// Conversations that are asked for.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Conversations {
+    /// At most [`MOST_CONVERSATIONS`].
+    pub conversation_ids: Vec<Uuid>,
+}
+
+/// The number of the last committed event of each conversation; those that are unknown are left out.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Heads {
+    /// By conversation.
+    pub heads: HashMap<Uuid, u64>,
+}
+
+/// The last committed position of each shard of the conversations' topic.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Positions {
+    /// One a shard.
+    pub positions: Vec<Position>,
+}
