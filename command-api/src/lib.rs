@@ -9,6 +9,7 @@ mod answer;
 mod commands;
 mod docs;
 mod execute;
+mod internal;
 mod passwords;
 mod receipts;
 mod refresh_token;
@@ -20,6 +21,7 @@ mod testing;
 mod tests;
 mod validate;
 
+pub use internal::router as internal_router;
 pub use receipts::ReceiptMove;
 pub use routes::conversations::send_message::Sent;
 pub use routes::{openapi, router};

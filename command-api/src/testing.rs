@@ -126,7 +126,8 @@ impl Api {
             limiter: Arc::new(LocalLimiter::new(limits)),
             settings,
         });
-        let router = platform::http::frame(crate::router(service.clone()));
+        let router =
+            platform::http::frame(crate::router(service.clone()).merge(crate::internal_router(service.clone())));
         Self { service, router, _stop: stop.drop_guard(), database }
     }
 
@@ -184,6 +185,14 @@ impl Api {
 
     pub(crate) async fn delete(&self, path: &str, by: &Account) -> Answered {
         self.send(Request::delete(path), Some(by), Value::Null).await
+    }
+
+    /// As a gateway of the same installation asks.
+    pub(crate) async fn internal(&self, path: &str, body: impl serde::Serialize) -> Answered {
+        let token = self.service.authenticator().keyring().internal_token();
+        let request = Request::post(path).header("authorization", format!("Bearer {token}"));
+        let body = serde_json::to_vec(&body).unwrap();
+        self.ask(request.header("content-type", "application/json").body(Body::from(body)).unwrap()).await
     }
 
     pub(crate) async fn user(&self, username: &str) -> Account {

@@ -4,7 +4,7 @@ use axum::extract::State;
 use domain::message;
 use platform::auth::Caller;
 use platform::http::{Json, PathId, Problem, RequestContext};
-use platform::limits::Bucket;
+use platform::limits::{Bucket, RetryAfter};
 use schemas::rest::{MessageSent, SendMessage};
 use uuid::{Uuid, Variant};
 
@@ -27,6 +27,14 @@ pub struct Sent {
     pub message: MessageSent,
     /// Whether it was said now, and not before.
     pub fresh: bool,
+}
+
+/// A message that is in shape, and was counted.
+pub(crate) struct Admitted {
+    message_id: Uuid,
+    message: message::Sent,
+    /// Where its sender says too much: refused then, unless it was said before.
+    limited: Option<RetryAfter>,
 }
 
 /// Say something; the same `message_id` again is the same message
@@ -64,6 +72,12 @@ impl Service {
         message: SendMessage,
         context: &RequestContext,
     ) -> Result<Sent, Problem> {
+        let admitted = self.admit(caller, message).await?;
+        self.say(conversation_id, admitted, context).await
+    }
+
+    /// Checks what is to be said, and counts it.
+    pub(crate) async fn admit(&self, caller: &Caller, message: SendMessage) -> Result<Admitted, Problem> {
         check(&message)?;
         let message_id = message.message_id;
         let limited = self.inner.parts.limiter.check(Bucket::Messages, caller.user_id.as_bytes()).await.err();
@@ -74,6 +88,16 @@ impl Service {
             reply_to: message.reply_to,
             mentions: message.mentions,
         };
+        Ok(Admitted { message_id, message, limited })
+    }
+
+    /// Says what was admitted. It is in the log's queue once it was polled.
+    pub(crate) async fn say(
+        &self,
+        conversation_id: Uuid,
+        Admitted { message_id, message, limited }: Admitted,
+        context: &RequestContext,
+    ) -> Result<Sent, Problem> {
         let command = commands::SendMessage { conversation_id, message_id, message, limited };
         let executed = self.execute(command, context).await?;
         let said = executed.output;

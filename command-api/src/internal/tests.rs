@@ -1,0 +1,141 @@
+//! What gateways are answered, and that nobody else is.
+
+use http::Request;
+use platform::auth::Caller;
+use platform::internal::{
+    self, Advance, Conversations, Heads, MessagesSent, Outcome, Positions, ReceiptsTaken, SendMessages, Spoken,
+    TakeReceipts,
+};
+use schemas::rest::{AdvanceReceipt, SendMessage};
+use serde_json::json;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::*;
+use crate::testing::{Account, Api};
+
+fn caller(account: &Account) -> Caller {
+    let Account { user_id, session_id, device_id, .. } = *account;
+    let expires_at = OffsetDateTime::now_utc() + time::Duration::MINUTE;
+    Caller { user_id, session_id, device_id, expires_at }
+}
+
+fn saying(by: &Account, content: &str) -> Spoken {
+    let message = SendMessage {
+        message_id: Uuid::now_v7(),
+        content: content.to_owned(),
+        kind: None,
+        reply_to: None,
+        mentions: vec![],
+        file_ids: vec![],
+    };
+    Spoken { caller: caller(by), message }
+}
+
+async fn send(api: &Api, conversation_id: Uuid, messages: Vec<Spoken>) -> Vec<Outcome> {
+    let answer = api.internal(SEND, SendMessages { conversation_id, messages }).await.ok();
+    serde_json::from_value::<MessagesSent>(answer.body).unwrap().outcomes
+}
+
+#[tokio::test]
+async fn to_strangers_there_is_nothing() {
+    let api = Api::new().await;
+    let ann = api.user("ann").await;
+    let nowhere = api.post("/internal/v1/nowhere", Some(&ann), json!({})).await.is(404);
+    for path in [SEND, ADVANCE, TAKE_RECEIPTS, HEADS, POSITIONS] {
+        let refused = [
+            api.post(path, None, json!({})).await,
+            api.post(path, Some(&ann), json!({})).await,
+            api.put(path, &ann, json!({})).await,
+            api.ask(Request::get(path).body(axum::body::Body::empty()).unwrap()).await,
+        ];
+        for answer in refused {
+            let answer = answer.is(404);
+            assert_eq!(answer["detail"], nowhere["detail"], "{path}");
+            assert_eq!(answer.header("allow"), None);
+        }
+    }
+}
+
+#[tokio::test]
+async fn messages_are_said_in_the_order_of_the_list() {
+    let api = Api::new().await;
+    let [ann, ben] = api.users(["ann", "ben"]).await;
+    let direct = api.direct(&ann, &ben).await;
+    let messages = (0..internal::MOST_MESSAGES).map(|n| saying([&ann, &ben][n % 2], &"x".repeat(1 + n % 3))).collect();
+    let outcomes = send(&api, direct, messages).await;
+    let seqs: Vec<u64> = outcomes
+        .iter()
+        .map(|outcome| match outcome {
+            Outcome::Sent(sent) => sent.seq,
+            Outcome::Refused(problem) => panic!("{problem:?}"),
+        })
+        .collect();
+    assert_eq!(seqs, (2..2 + seqs.len() as u64).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn each_message_has_its_own_outcome_and_leaves_no_trace_of_the_call() {
+    let api = Api::new().await;
+    let [ann, ben, eve] = api.users(["ann", "ben", "eve"]).await;
+    let direct = api.direct(&ann, &ben).await;
+    api.delete("/v1/sessions/current", &ben).await.is(204);
+    let outcomes =
+        send(&api, direct, vec![saying(&ann, "a"), saying(&eve, "b"), saying(&ben, "c"), saying(&ann, "")]).await;
+    let statuses: Vec<u16> = outcomes
+        .iter()
+        .map(|outcome| match outcome {
+            Outcome::Sent(_) => 201,
+            Outcome::Refused(problem) => problem.status,
+        })
+        .collect();
+    assert_eq!(statuses, [201, 404, 401, 422]);
+    let stored = api.log().await.into_iter().find(|event| event.event_type == "message.sent").unwrap();
+    let metadata = serde_json::to_string(&stored.metadata).unwrap();
+    assert!(!metadata.contains("traceparent"), "{metadata}");
+    api.internal(SEND, SendMessages { conversation_id: direct, messages: vec![] }).await.ok();
+    let flood = (0..=internal::MOST_MESSAGES).map(|_| saying(&ann, "a")).collect();
+    api.internal(SEND, SendMessages { conversation_id: direct, messages: flood }).await.is(422);
+}
+
+#[tokio::test]
+async fn watermarks_are_advanced_at_once_or_soon() {
+    let api = Api::new().await;
+    let [ann, ben] = api.users(["ann", "ben"]).await;
+    let direct = api.direct(&ann, &ben).await;
+    let last = [api.say(&ann, direct).await, api.say(&ann, direct).await][1];
+    let advance = |seq| Advance {
+        caller: caller(&ben),
+        conversation_id: direct,
+        receipt: AdvanceReceipt { delivered_to: Some(seq), read_to: None },
+    };
+    api.internal(ADVANCE, advance(last)).await.is(204);
+    api.internal(ADVANCE, advance(last + 1)).await.is(422);
+    let moved = |account: &Account| internal::ReceiptMove {
+        conversation_id: direct,
+        user_id: account.user_id,
+        device_id: account.device_id,
+        delivered_to: None,
+        read_to: Some(last),
+    };
+    let answer = api.internal(TAKE_RECEIPTS, TakeReceipts { moves: vec![moved(&ann), moved(&ben)] }).await.ok();
+    assert_eq!(serde_json::from_value::<ReceiptsTaken>(answer.body).unwrap().taken, 2);
+    api.service.drain().await;
+    assert_eq!(api.events("message.read").await, 2);
+    assert_eq!(api.events("message.delivered").await, 1);
+}
+
+#[tokio::test]
+async fn tells_how_far_it_has_got() {
+    let api = Api::new().await;
+    let [ann, ben] = api.users(["ann", "ben"]).await;
+    let direct = api.direct(&ann, &ben).await;
+    let seq = api.say(&ann, direct).await;
+    let asked = Conversations { conversation_ids: vec![direct, Uuid::now_v7()] };
+    let heads: Heads = serde_json::from_value(api.internal(HEADS, asked).await.ok().body).unwrap();
+    assert_eq!(heads.heads, [(direct, seq)].into());
+    let positions: Positions = serde_json::from_value(api.internal(POSITIONS, json!({})).await.ok().body).unwrap();
+    assert_eq!(positions.positions, api.service.positions().await.unwrap());
+    let flood = Conversations { conversation_ids: vec![direct; internal::MOST_CONVERSATIONS + 1] };
+    api.internal(HEADS, flood).await.is(422);
+}
