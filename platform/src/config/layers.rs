@@ -37,6 +37,7 @@ const SETTINGS: &[Setting] = &[
     setting("public_url", "PARLANCE_PUBLIC_URL"),
     setting("advertise_url", "PARLANCE_ADVERTISE_URL"),
     setting("allowed_origins", "PARLANCE_ALLOWED_ORIGINS"),
+    setting("trusted_proxies", "PARLANCE_TRUSTED_PROXIES"),
     setting("log", "PARLANCE_LOG"),
     setting("log_format", "PARLANCE_LOG_FORMAT"),
     setting("rate_limits", "PARLANCE_RATE_LIMITS"),

@@ -2,6 +2,7 @@
 //! are a documented file of their own (`default.toml`).
 
 mod layers;
+mod network;
 mod origin;
 mod rate_limits;
 mod secret;
@@ -14,6 +15,7 @@ use thiserror::Error;
 
 use self::layers::{Layers, Shown};
 pub use self::{
+    network::Network,
     origin::{Origin, PublicUrl},
     rate_limits::{Rate, RateLimits},
     secret::MasterKey,
@@ -130,6 +132,8 @@ pub struct Config {
     pub advertise_url: Option<PublicUrl>,
     /// Further origins that browsers may connect from.
     pub allowed_origins: Vec<Origin>,
+    /// Whose word on whom a request comes from is taken.
+    pub trusted_proxies: Vec<Network>,
     /// A filter that `tracing_subscriber::EnvFilter` takes.
     pub log: String,
     /// How log lines look.
@@ -186,8 +190,9 @@ impl Config {
             redis_url: layers.optional("redis_url", redis_urls)?,
             master_key: layers.optional("master_key", MasterKey::from_str)?,
             public_url: layers.optional("public_url", PublicUrl::from_str)?,
-            advertise_url: layers.optional("advertise_url", PublicUrl::from_str)?,
+            advertise_url: layers.optional("advertise_url", plain_url)?,
             allowed_origins: layers.optional("allowed_origins", origin::list)?.unwrap_or_default(),
+            trusted_proxies: layers.optional("trusted_proxies", network::list)?.unwrap_or_default(),
             log: layers.required("log", filter)?,
             log_format: layers.required("log_format", LogFormat::from_str)?,
             rate_limits: layers.required("rate_limits", RateLimits::from_str)?,
@@ -224,6 +229,12 @@ fn filter(text: &str) -> Result<String, String> {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(format!("a level, or a filter such as info,event_store=debug is wanted ({error})")),
     }
+}
+
+/// An address that our own processes call: what passes between them is encrypted by the network, if at all.
+fn plain_url(text: &str) -> Result<PublicUrl, String> {
+    let url = text.parse().ok().filter(|url: &PublicUrl| url.origin().as_str().starts_with("http://"));
+    url.ok_or_else(|| "an address such as http://10.0.0.7:8080 is wanted".into())
 }
 
 /// A list of hosts with ports.

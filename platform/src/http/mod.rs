@@ -5,6 +5,7 @@ mod frame;
 mod json;
 mod params;
 mod problem;
+mod proxies;
 mod serve;
 pub mod surface;
 
@@ -13,4 +14,5 @@ pub use frame::{MAX_BODY_BYTES, frame};
 pub use json::Json;
 pub use params::{Path, PathId, Query};
 pub use problem::{Problem, ProblemKind};
+pub use proxies::behind;
 pub use serve::{ClientIo, serve};
