@@ -1,13 +1,15 @@
 //! The WebSocket gateway: streams every conversation to every device of its members until the device says that it has it.
 //!
 //! `protocol` is the wire, `session` one connection as a pure state machine, `socket` the loop that drives it over a
-//! stream, `hub` this end of the live bus, `store` what stands in PostgreSQL, `work` what sessions want done.
+//! stream, `hub` this end of the live bus, `store` what stands in PostgreSQL, `work` what sessions want done, `port` the
+//! command side, `remote` the same where it runs elsewhere.
 
 mod checks;
 mod clock;
 mod hub;
 mod port;
 mod protocol;
+mod remote;
 mod session;
 mod socket;
 mod store;
@@ -35,6 +37,7 @@ use crate::checkpoints::CheckpointPoller;
 use clock::Clock;
 use hub::Hub;
 pub use port::CommandPort;
+pub use remote::RemoteCommands;
 use store::{Cursors, Store};
 
 /// How often the number of connections is told.
