@@ -2,7 +2,7 @@
 //!
 //! The algorithm is that of nginx's upstream hash module (`ngx_http_upstream_hash_module`, documented at
 //! <https://nginx.org/en/docs/http/ngx_http_upstream_module.html#hash>), which is itself compatible with the ketama of
-//! Cache::Memcached::Fast: every member has 160 points on a circle of 32 bits; the first is the CRC-32 of its host, a
+//! `Cache::Memcached::Fast`: every member has 160 points on a circle of 32 bits; the first is the CRC-32 of its host, a
 //! zero byte, its port and four zero bytes, each further one that of the same with the point before it, little-endian,
 //! in place of the zeroes. A key belongs to the first point that is not below the key's CRC-32.
 
@@ -58,15 +58,15 @@ const START: u32 = u32::MAX;
 
 const TABLE: [u32; 256] = {
     let mut table = [0; 256];
-    let mut index = 0;
+    let mut index = 0_u32;
     while index < 256 {
         // IEEE 802.3's polynomial, reflected.
-        let (mut state, mut bit) = (index as u32, 0);
+        let (mut state, mut bit) = (index, 0);
         while bit < 8 {
             state = if state & 1 == 1 { (state >> 1) ^ 0xedb8_8320 } else { state >> 1 };
             bit += 1;
         }
-        table[index] = state;
+        table[index as usize] = state;
         index += 1;
     }
     table

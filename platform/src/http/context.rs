@@ -60,6 +60,7 @@ impl RequestContext {
     }
 
     /// The same trace, as one that leaves nothing with the events that it causes.
+    #[must_use]
     pub fn unrecorded(&self) -> Self {
         Self { correlation_id: None, traceparent: None, trace_id: self.trace_id }
     }

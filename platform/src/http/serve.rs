@@ -331,6 +331,16 @@ mod tests {
         served.await.unwrap();
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn idle_is_who_asks_nothing_for_a_while() {
+        let (begun, one) = (AtomicU64::new(7), Arc::new(()));
+        let (_connection, before) = (one.clone(), tokio::time::Instant::now());
+        idle(&begun, &one).await;
+        assert_eq!(before.elapsed(), HEADER_TIMEOUT);
+        let _request = one.clone();
+        assert!(timeout(HEADER_TIMEOUT * 5, idle(&begun, &one)).await.is_err());
+    }
+
     #[tokio::test]
     async fn one_who_says_nothing_does_not_hold_up_the_end() {
         let (address, stop, served) = serving().await;

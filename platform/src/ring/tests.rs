@@ -64,11 +64,10 @@ impl Nginx {
     fn start(listen: u16, servers: &[String]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().display();
-        let servers: String = servers.iter().map(|server| format!("server {server};")).collect();
-        let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .iter()
-            .map(|kind| format!("{kind}_temp_path {at}/{kind};"))
-            .collect();
+        let server = |server| format!("server {server};");
+        let servers = servers.iter().map(server).collect::<Vec<_>>().concat();
+        let temp = |kind| format!("{kind}_temp_path {at}/{kind};");
+        let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(temp).concat();
         let configuration = format!(
             "daemon off; master_process off; pid {at}/pid; error_log {at}/error.log;
              events {{}}
@@ -133,13 +132,13 @@ async fn nginx_chooses_as_we_do() {
     let (_nginx, address) = eventually_some("nginx serves", BOUND, async || {
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let mut nginx = Nginx::start(free.port(), &servers);
-        let mut serves = false;
+        let mut up = false;
         eventually("nginx serves or has ended", BOUND, async || {
-            serves = ask(free, "key").await.is_some_and(|name| servers.contains(&name));
-            serves || nginx.process.try_wait().unwrap().is_some()
+            up = ask(free, "key").await.is_some_and(|name| servers.contains(&name));
+            up || nginx.process.try_wait().unwrap().is_some()
         })
         .await;
-        serves.then_some((nginx, free))
+        up.then_some((nginx, free))
     })
     .await;
     let ring = Ring::new(&servers);

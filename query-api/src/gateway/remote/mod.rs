@@ -72,7 +72,7 @@ impl CommandPort for RemoteCommands {
         conversation_id: Uuid,
         receipt: AdvanceReceipt,
     ) -> Result<(), Box<Problem>> {
-        self.receipts.take(caller, conversation_id, receipt)
+        self.receipts.take(caller, conversation_id, &receipt)
     }
 
     async fn advance_receipt(

@@ -26,6 +26,8 @@ const MOST: usize = 32_768;
 /// What the bodies of several messages in one call may come to, in bytes; the rest is what stands around them.
 const LONGEST: usize = MAX_BODY_BYTES - 1024;
 
+const STOPPING: &str = "the server is stopping";
+
 /// What is on its way.
 #[derive(Debug)]
 pub(super) struct Outbox {
@@ -86,17 +88,21 @@ impl Outbox {
         let spoken = serde_json::value::to_raw_value(&Spoken { caller: &caller, message: &message })
             .map_err(|_| unavailable("the message cannot be handed on"))?;
         let (answer, answered) = oneshot::channel();
-        self.put(conversation_id, Waiting { spoken, until: Instant::now() + BOUND, answer })?;
-        answered.await.unwrap_or_else(|_| Err(unavailable("the server is stopping")))
+        self.put(conversation_id, Waiting { spoken, until: Instant::now() + BOUND, answer }).map_err(unavailable)?;
+        match answered.await {
+            Ok(answer) => answer,
+            Err(_) => Err(unavailable(STOPPING)),
+        }
     }
 
-    fn put(&self, conversation_id: Uuid, waiting: Waiting) -> Result<(), Problem> {
+    /// Puts a message behind those of its conversation, or says why not.
+    fn put(&self, conversation_id: Uuid, waiting: Waiting) -> Result<(), &'static str> {
         if self.stop.is_cancelled() {
-            return Err(unavailable("the server is stopping"));
+            return Err(STOPPING);
         }
         let mut table = self.shared.table.lock();
         if table.count >= MOST {
-            return Err(unavailable("too many messages wait"));
+            return Err("too many messages wait");
         }
         table.count += 1;
         if let Some(queue) = table.queues.get_mut(&conversation_id) {

@@ -105,14 +105,14 @@ impl Receipts {
         &self,
         caller: &Caller,
         conversation_id: Uuid,
-        receipt: AdvanceReceipt,
+        receipt: &AdvanceReceipt,
     ) -> Result<(), Box<Problem>> {
         let refuse = |detail| Err(Box::new(Refusal::unavailable(detail).to_body(TraceId::random())));
         if self.shared.stop.is_cancelled() {
             return refuse("the server is stopping");
         }
         let Caller { user_id, device_id, .. } = *caller;
-        let AdvanceReceipt { delivered_to, read_to } = receipt;
+        let AdvanceReceipt { delivered_to, read_to } = *receipt;
         let moved = ReceiptMove { conversation_id, user_id, device_id, delivered_to, read_to };
         if self.shared.put(&moved, MOST) {
             self.shared.came.notify_one();
@@ -203,8 +203,55 @@ async fn send(shared: &Shared, calls: &Calls, waiting: HashMap<Key, Marks>) -> b
         let answer = calls.ask::<ReceiptsTaken>(Whose::Owner(conversation_id), TAKE_RECEIPTS, &body).await;
         let taken = answer.map_or(0, |answer| answer.taken);
         let left = body.moves.get(taken..).unwrap_or_default();
-        left.iter().for_each(|moved| shared.put_back(moved));
+        for moved in left {
+            shared.put_back(moved);
+        }
         left.is_empty()
     }));
     sent.await.into_iter().all(|all| all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moved(conversation: u128, device: u128, delivered_to: Option<u64>, read_to: Option<u64>) -> ReceiptMove {
+        let [conversation_id, device_id] = [conversation, device].map(Uuid::from_u128);
+        ReceiptMove { conversation_id, user_id: Uuid::from_u128(1), device_id, delivered_to, read_to }
+    }
+
+    fn shared() -> Shared {
+        Shared { waiting: Mutex::default(), came: Notify::new(), stop: CancellationToken::new() }
+    }
+
+    fn told(shared: &Shared) -> Vec<ReceiptMove> {
+        std::mem::take(&mut *shared.waiting.lock()).into_iter().flat_map(|(key, marks)| marks.moves(key)).collect()
+    }
+
+    #[test]
+    fn the_furthest_of_each_is_told_with_the_device_that_got_there() {
+        let shared = shared();
+        for one in [moved(1, 1, Some(5), Some(3)), moved(1, 2, Some(4), None), moved(1, 1, None, Some(4))] {
+            assert!(shared.put(&one, MOST));
+        }
+        assert_eq!(told(&shared), [moved(1, 1, Some(5), Some(4))]);
+        assert!(shared.put(&moved(1, 1, Some(5), Some(3)), MOST) && shared.put(&moved(1, 2, None, Some(3)), MOST));
+        assert_eq!(told(&shared), [moved(1, 1, Some(5), None), moved(1, 2, None, Some(3))]);
+    }
+
+    #[test]
+    fn what_comes_back_goes_under_what_came_since() {
+        let shared = shared();
+        assert!(shared.put(&moved(1, 2, Some(5), None), MOST));
+        shared.put_back(&moved(1, 1, Some(5), Some(2)));
+        assert_eq!(told(&shared), [moved(1, 2, Some(5), None), moved(1, 1, None, Some(2))]);
+    }
+
+    #[test]
+    fn a_full_table_takes_no_other_member() {
+        let shared = shared();
+        assert!(shared.put(&moved(1, 1, Some(1), None), 1));
+        assert!(!shared.put(&moved(2, 1, Some(1), None), 1));
+        assert!(shared.put(&moved(1, 1, Some(2), None), 1));
+    }
 }

@@ -91,6 +91,14 @@ async fn what_is_said_at_once_keeps_its_order() {
 }
 
 #[tokio::test]
+async fn long_messages_go_in_as_many_calls_as_they_need() {
+    let world = World::new().await;
+    let long = |_| SendMessage { content: "\"".repeat(16_384), ..saying(Uuid::now_v7()) };
+    let said = join_all((0..20).map(long).map(|long| world.commands.send(&world.ann, world.group, long))).await;
+    assert_eq!(seqs(said), (2..=21).collect::<Vec<u64>>());
+}
+
+#[tokio::test]
 async fn refusals_are_handed_on_as_they_are() {
     let world = World::new().await;
     let (eve, _) = world.sides[1].user("eve").await;
