@@ -1,9 +1,10 @@
 # Runs a private Kafka, broker and controller in one process, for as long as the other end of standard input is open.
 # The kernel closes that end however the one who started us dies, so nothing is left running after a `kill -9` either.
 #
-#   sh kafka.sh POM [--data FOLDER] [--port PORT] [SETTING=VALUE ...]
+#   sh kafka.sh POM [--data FOLDER] [--port PORT] [--exec CONTROLLER_PORT | --fetch] [SETTING=VALUE ...]
 #
 # POM is deploy/kafka/pom.xml: Maven fetches the jars it names, once, into ${PARLANCE_CACHE:-~/.cache/parlance}.
+# With `--fetch` that is all; with `--exec` it then becomes Kafka itself, on these two ports, instead of attending to it.
 # The data lie in a temporary folder that goes with us, or in FOLDER, which stays. KAFKA_JAVA_OPTIONS tune the JVM.
 #
 # Says `ready 127.0.0.1:PORT` once Kafka answers there, or `failed: REASON`. A line of input then is an order: `stop`,
@@ -47,11 +48,15 @@ pom=$1
 shift
 folder=
 fixed=
+own=
+only_fetch=
 settings=
 while [ $# -gt 0 ]; do
     case $1 in
         --data) folder=$2; shift 2 ;;
         --port) fixed=$2; shift 2 ;;
+        --exec) own=$2; shift 2 ;;
+        --fetch) only_fetch=yes; shift ;;
         *=*) settings="$settings$1
 "; shift ;;
         *) fail "what is $1?" ;;
@@ -79,6 +84,7 @@ fetch() {
 if [ ! -d "$jars" ]; then
     (fetch) 9>"$cache/kafka.lock" || fail "cannot fetch Kafka $version into $jars"
 fi
+[ -z "$only_fetch" ] || exit 0
 
 if [ -z "$folder" ]; then
     folder=$(mktemp -d "${TMPDIR:-/tmp}/parlance-kafka-XXXXXX") || fail 'cannot make a temporary folder'
@@ -177,6 +183,11 @@ if [ ! -f data/meta.properties ]; then
     id=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n' | cut -c 1-22)
     (jvm kafka.tools.StorageTool format --config server.properties --cluster-id "$id" --ignore-formatted) >log 2>&1 ||
         fail "cannot format: $(last)"
+fi
+if [ -n "$own" ]; then
+    port=${fixed:?} controller=$own
+    configure
+    jvm kafka.Kafka server.properties
 fi
 start
 
