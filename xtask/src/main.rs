@@ -1,8 +1,11 @@
 //! Developer commands: `cargo xtask --help` lists them.
 
 mod check;
+mod fleet;
 mod packages;
+mod stack;
 mod suite;
+mod supervisor;
 mod workspace;
 
 use std::{os::unix::process::CommandExt, process::ExitCode};
@@ -10,7 +13,7 @@ use std::{os::unix::process::CommandExt, process::ExitCode};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
-use crate::workspace::{binary, cargo, run};
+use crate::workspace::{binary, build_server, cargo, run};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Developer commands of Parlance")]
@@ -21,8 +24,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install what is missing, build, and run the whole server: `parlance up` with these arguments
+    /// Install what is missing, build, and run the whole server: `parlance up` with these arguments; with --stack its
+    /// roles apart, on real engines, behind nginx (`up --stack --help`)
     Up(Passed),
+    /// Run real PostgreSQL, Redis and Kafka on this machine, as long as they are wanted
+    Stack(stack::Arguments),
     /// Build, and run a command of the server's: `parlance` with these arguments
     Run(Passed),
     /// Install what is missing and run all tests; arguments go to `cargo test`
@@ -46,8 +52,9 @@ struct Passed {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Up(Passed { arguments }) => up(&arguments),
+        Command::Stack(arguments) => in_runtime(stack::run(arguments)),
         Command::Run(Passed { arguments }) => parlance(&arguments),
-        Command::Test(Passed { arguments }) => suite::run(&arguments),
+        Command::Test(Passed { arguments }) => suite::all(&arguments),
         Command::Bench(Passed { arguments }) => tool("bench", &arguments),
         Command::Demo(Passed { arguments }) => {
             packages::ensure(&[packages::PIP]).and_then(|()| tool("demo", &arguments))
@@ -63,8 +70,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// For what watches processes. On this thread alone: the kernel ties the fleet's processes to it.
+fn in_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
 /// Runs the whole server, with a PostgreSQL to start where none is configured.
 fn up(arguments: &[String]) -> Result<()> {
+    if let Some(apart) = fleet::Arguments::of_the_stack(arguments) {
+        return in_runtime(fleet::run(&apart));
+    }
     if std::env::var_os("DATABASE_URL").is_none() {
         packages::ensure(&[packages::POSTGRESQL])?;
     }
@@ -87,8 +102,4 @@ fn tool(name: &str, arguments: &[String]) -> Result<()> {
     run(cargo().args(["build", "--release", "--package", "bench", "--bin", name]))?;
     let error = std::process::Command::new(binary(name)).env("PARLANCE_BIN", binary("parlance")).args(arguments).exec();
     Err(error).with_context(|| format!("cannot run {name}"))
-}
-
-fn build_server() -> Result<()> {
-    run(cargo().args(["build", "--release", "--package", "parlance", "--bin", "parlance"]))
 }

@@ -1,27 +1,34 @@
-//! `cargo xtask test`: all tests on one private PostgreSQL, and how many there were.
+//! `cargo xtask test`: all tests on one private PostgreSQL and Kafka, and how many there were.
 
 use std::{
     io::{BufRead, BufReader},
-    os::unix::process::CommandExt,
-    process::{ChildStdin, Command, Stdio},
+    process::Stdio,
 };
 
 use anyhow::{Context, Result, bail};
 
-use crate::{packages, workspace::cargo};
-
-/// The same cluster that a test process starts by itself where it was given none.
-const CLUSTER: &str = include_str!("../../testkit/src/cluster.sh");
+use crate::{
+    packages,
+    supervisor::Starting,
+    workspace::{cargo, run},
+};
 
 /// Runs the tests of the whole workspace, those in the documentation too.
-pub(crate) fn run(arguments: &[String]) -> Result<()> {
+pub(crate) fn all(arguments: &[String]) -> Result<()> {
     packages::ensure(&packages::to_build())?;
-    packages::ensure(&[packages::POSTGRESQL])?;
-    let (url, _lifeline) = start_cluster()?;
+    packages::ensure(&packages::ENGINES)?;
+    packages::ensure(&[packages::NGINX])?;
+    // First, alone: an engine that waits takes a core from the compiler.
+    run(cargo().args(["test", "--workspace", "--no-run", "--quiet"]).args(of_cargo(arguments)))?;
+    // Side by side. A Redis starts so soon that each test has its own.
+    let (postgres, kafka) = (Starting::postgres()?, Starting::kafka()?);
+    let (folder, _postgres) = postgres.ready()?;
+    let (brokers, _kafka) = kafka.ready()?;
     let mut tests = cargo()
         .args(["test", "--workspace", "--no-fail-fast"])
         .args(arguments)
-        .env("PARLANCE_TEST_DATABASE_URL", url)
+        .env("PARLANCE_TEST_DATABASE_URL", format!("postgres://postgres@localhost/postgres?host={folder}"))
+        .env("PARLANCE_TEST_KAFKA", brokers)
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot run cargo")?;
@@ -40,24 +47,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// A cluster that ends with us, however we end: it waits for the end of its input, which the kernel brings about.
-fn start_cluster() -> Result<(String, ChildStdin)> {
-    let mut supervisor = Command::new("/bin/sh")
-        .args(["-c", CLUSTER, "cluster.sh"])
-        .args(["fsync=off", "synchronous_commit=off", "full_page_writes=off"])
-        .args(["max_connections=400", "max_wal_size=4GB", "jit=off"])
-        .process_group(0)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start a PostgreSQL for the tests")?;
-    let lifeline = supervisor.stdin.take().context("the input is piped")?;
-    let mut report = String::new();
-    BufReader::new(supervisor.stdout.take().context("the output is piped")?).read_line(&mut report)?;
-    match report.trim_end().strip_prefix("ready ") {
-        Some(folder) => Ok((format!("postgres://postgres@localhost/postgres?host={folder}"), lifeline)),
-        None => bail!("no PostgreSQL for the tests: {report}"),
-    }
+/// Those before `--`: the others are for the tests themselves.
+fn of_cargo(arguments: &[String]) -> &[String] {
+    arguments.split(|argument| argument == "--").next().unwrap_or_default()
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -93,6 +85,13 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_tests_are_told_is_not_for_cargo() {
+        let arguments = ["-p", "relay", "--", "--nocapture"].map(str::to_owned);
+        assert_eq!(of_cargo(&arguments), ["-p", "relay"]);
+        assert_eq!(of_cargo(&[]), [""; 0]);
+    }
 
     #[test]
     fn results_add_up() {

@@ -29,6 +29,11 @@ pub(crate) fn binary(name: &str) -> PathBuf {
     target().join("release").join(name)
 }
 
+/// Builds the server as it is shipped.
+pub(crate) fn build_server() -> Result<()> {
+    run(cargo().args(["build", "--release", "--package", "parlance", "--bin", "parlance"]))
+}
+
 /// Runs a command to its end, and fails as it does.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
@@ -42,7 +47,7 @@ fn target() -> PathBuf {
 }
 
 /// `PARLANCE_CACHE`, else `~/.cache/parlance`; without a home the workspace itself.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     match (env::var_os("PARLANCE_CACHE"), env::home_dir()) {
         (Some(folder), _) => folder.into(),
         (None, Some(home)) => home.join(".cache/parlance"),
