@@ -194,7 +194,7 @@ impl Stack {
         Ok(())
     }
 
-    fn wipe(self) -> Result<()> {
+    fn wipe(&self) -> Result<()> {
         for engine in &self.engines {
             engine.wipe()?;
         }
@@ -203,3 +203,6 @@ impl Stack {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
