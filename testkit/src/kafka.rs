@@ -188,6 +188,6 @@ mod tests {
     #[tokio::test]
     async fn a_broker_that_cannot_start_says_why() {
         let error = Broker::with(&["node.id=none"]).await.unwrap_err().to_string();
-        assert!(error.contains("node.id"), "{error}");
+        assert!(error.contains("none"), "{error}");
     }
 }

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod contract;
 mod in_process;
+mod kafka;
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use schemas::{Record, Topic};
 use uuid::Uuid;
 
 pub use in_process::{Bounds, InProcessBus};
+pub use kafka::{KafkaBus, KafkaError, KafkaSettings};
 
 /// The producer's and the consumers' side of the event topics.
 ///
