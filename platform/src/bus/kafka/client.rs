@@ -14,6 +14,8 @@ use tokio::time::{Instant, sleep};
 use super::error::KafkaError;
 use super::peek::LOOK_BOUND;
 
+/// How long partitions may be without a leader.
+pub(super) const LEADERS_BOUND: Duration = Duration::from_secs(20);
 /// The pause before what failed in passing is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -124,17 +126,24 @@ pub(super) async fn blocking<T: Send + 'static>(
     spawn_blocking(work).await?
 }
 
-/// Tries again what fails in passing, as while a new partition's leader takes office; not for long.
+/// Tries again what fails in passing; longest while leaders take office, as those of new partitions do.
 pub(super) async fn patiently<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, KafkaError>
 where
     F: Future<Output = Result<T, KafkaError>>,
 {
-    let end = Instant::now() + LOOK_BOUND;
+    let began = Instant::now();
     loop {
-        match attempt().await {
-            Err(KafkaError::Client(_, error))
-                if error.rdkafka_error_code().is_some_and(passes) && Instant::now() < end => {}
-            outcome => return outcome,
+        let outcome = attempt().await;
+        let patience = match &outcome {
+            Err(KafkaError::Client(_, error)) => match error.rdkafka_error_code() {
+                Some(Code::LeaderNotAvailable | Code::NotLeaderForPartition) => LEADERS_BOUND,
+                Some(code) if passes(code) => LOOK_BOUND,
+                _ => return outcome,
+            },
+            _ => return outcome,
+        };
+        if began.elapsed() >= patience {
+            return outcome;
         }
         sleep(PAUSE).await;
     }

@@ -123,15 +123,17 @@ impl Producers {
         end: Instant,
     ) -> Result<Vec<i64>, KafkaError> {
         let (reports, mut landed) = channel(records.len().max(1));
-        for (index, (record, topic)) in records.iter().enumerate() {
-            self.enqueue(producer, record, topic, Slip { index, reports: reports.clone() }, end).await?;
-            if index % TURN == TURN - 1 {
-                yield_now().await;
+        let sent = async {
+            for (index, (record, topic)) in records.iter().enumerate() {
+                self.enqueue(producer, record, topic, Slip { index, reports: reports.clone() }, end).await?;
+                if index % TURN == TURN - 1 {
+                    yield_now().await;
+                }
             }
-        }
-        drop(reports);
-        metrics::gauge!("parlance_bus_queue_records").set(producer.client.get().in_flight_count());
-        let offsets = collect(records.len(), &mut landed, end).await;
+            metrics::gauge!("parlance_bus_queue_records").set(producer.client.get().in_flight_count());
+            collect(records.len(), &mut landed, end).await
+        };
+        let offsets = sent.await;
         if offsets.is_err() {
             self.end(producer);
         }

@@ -1,5 +1,6 @@
 //! Reading from Kafka: partitions assigned at places of our own, their records checked one by one.
 
+use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,11 +34,15 @@ const OVERHEAD_BYTES: usize = 1024;
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// The shortest time between two times that the partitions are opened.
 const OPEN_EVERY: Duration = Duration::from_millis(200);
+/// How often they are opened by themselves before somebody is told.
+const REOPENED: u32 = 5;
 /// How long the first batch waits for those partitions that are known to have something for it.
 const AWAITED: Duration = Duration::from_millis(100);
 /// When a shard that cannot go on is tried again.
 const STALL: Duration = Duration::from_secs(5);
 
+/// What is asked on the side.
+type Task<T> = JoinHandle<Result<T, KafkaError>>;
 type Reader = Arc<Apart<StreamConsumer<Context>>>;
 
 /// A subscription to Kafka.
@@ -51,16 +56,19 @@ pub(super) struct Partitions {
     records: usize,
     bytes: usize,
     reader: Option<Reader>,
-    opening: Option<JoinHandle<Result<(Reader, Vec<Span>), KafkaError>>>,
+    opening: Option<Task<(Reader, Vec<Span>)>>,
     /// Not opened again before that.
     open_after: Instant,
     /// The first batch goes by then.
     awaited_until: Instant,
-    looking: Option<JoinHandle<Result<Vec<Span>, KafkaError>>>,
+    /// How often that happened by itself since records were handed on.
+    reopened: u32,
+    looking: Option<Task<Vec<Span>>>,
     look_at: Instant,
     /// Whether there was a moment since the last look at which all that had come was taken.
     waited: bool,
-    trouble: Option<KafkaError>,
+    /// What went wrong and was not told yet: at most one a shard.
+    troubles: VecDeque<KafkaError>,
 }
 
 impl Partitions {
@@ -80,10 +88,11 @@ impl Partitions {
             opening: None,
             open_after: now,
             awaited_until: now,
+            reopened: 0,
             looking: None,
             look_at: now,
             waited: false,
-            trouble: None,
+            troubles: VecDeque::new(),
         }
     }
 
@@ -120,7 +129,9 @@ impl Partitions {
 
     fn fail(&mut self, error: KafkaError) {
         metrics::counter!("parlance_bus_read_errors_total", "topic" => self.topic.name()).increment(1);
-        self.trouble.get_or_insert(error);
+        if self.troubles.len() <= self.places.len() {
+            self.troubles.push_back(error);
+        }
     }
 
     /// Takes what has come, as long as there is room for it.
@@ -149,8 +160,9 @@ impl Partitions {
                 tracing::debug!(topic = self.name, %error, "reading {} is disturbed", self.name);
                 return;
             }
-            Err(error) if error.rdkafka_error_code().is_some_and(is_another) => {
+            Err(error) if self.reopened < REOPENED && error.rdkafka_error_code().is_some_and(is_another) => {
                 tracing::info!(topic = self.name, %error, "{} is not what it was: it is opened again", self.name);
+                self.reopened += 1;
                 return self.close();
             }
             Err(error) => {
@@ -249,7 +261,8 @@ impl Partitions {
     fn wake_at(&self) -> Instant {
         let stalled = self.places.iter().filter_map(|place| place.stalled).min();
         let first = (self.records > 0).then_some(self.awaited_until);
-        [stalled, first].into_iter().flatten().fold(self.look_at, Instant::min)
+        let look = self.looking.is_none().then_some(self.look_at);
+        [stalled, first, look].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + LOOK_EVERY)
     }
 
     /// Whether the first batch waits for more partitions to join in.
@@ -271,6 +284,7 @@ impl Partitions {
             }
         }
         self.records -= batch.len();
+        self.reopened = 0;
         metrics::counter!("parlance_bus_consumed_records_total", "topic" => self.topic.name())
             .increment(batch.len() as u64);
         batch
@@ -290,7 +304,9 @@ impl Subscription for Partitions {
             if self.records > 0 && !gathers {
                 return Ok(self.hand_on(max));
             }
-            if let Some(trouble) = self.trouble.take_if(|_| self.records == 0) {
+            if self.records == 0
+                && let Some(trouble) = self.troubles.pop_front()
+            {
                 return Err(trouble.into());
             }
             let Some(reader) = self.reader.clone() else {
@@ -330,7 +346,7 @@ fn is_another(code: Code) -> bool {
 }
 
 /// What a task brings, when there is one. Cancel-safe.
-async fn finished<T>(task: &mut Option<JoinHandle<Result<T, KafkaError>>>) -> Result<T, KafkaError> {
+async fn finished<T>(task: &mut Option<Task<T>>) -> Result<T, KafkaError> {
     match task {
         Some(running) => {
             let outcome = running.await;

@@ -11,12 +11,10 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use schemas::Topic;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::client::{Apart, Context, blocking, config, partition};
+use super::client::{Apart, Context, LEADERS_BOUND, blocking, config, partition};
 use super::error::KafkaError;
 use super::peek::LOOK_BOUND;
 
-/// How long topics that were made may take to get their leaders.
-const LEADERS_BOUND: Duration = Duration::from_secs(15);
 const LEADERS_PAUSE: Duration = Duration::from_millis(50);
 /// No record ever goes by itself: whoever reads from the beginning finds it there.
 const SETTINGS: [(&str, &str); 2] = [("retention.ms", "-1"), ("cleanup.policy", "delete")];
