@@ -22,20 +22,35 @@ pub const TTL: Duration = Duration::from_millis(2500);
 pub type Part = (Topic, u16);
 
 /// The parts that a member holds at this moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Held {
     parts: BTreeSet<Part>,
+    /// From when on others may hold them; moved with every beat, of which no watcher is told.
+    until: Option<Instant>,
+    lapses: u64,
 }
 
 impl Held {
-    /// Whether this part is held.
+    /// Whether this part is held, by our own clock too: one that was stopped for a while knows it before it is told.
     pub fn has(&self, topic: Topic, shard: u16) -> bool {
-        self.parts.contains(&(topic, shard))
+        self.parts.contains(&(topic, shard)) && self.until.is_none_or(|until| Instant::now() < until)
+    }
+
+    /// How often all that was held may have been another's for a while, unnoticed if the same parts are held again.
+    pub fn lapses(&self) -> u64 {
+        self.lapses
     }
 
     /// The shards of a topic that are held, in their order.
     pub fn shards(&self, topic: Topic) -> impl Iterator<Item = u16> {
         self.parts.range((topic, 0)..=(topic, u16::MAX)).map(|(_, shard)| *shard)
+    }
+}
+
+/// Parts that are held for good, as by one who has no rivals.
+impl FromIterator<Part> for Held {
+    fn from_iter<I: IntoIterator<Item = Part>>(parts: I) -> Self {
+        Self { parts: parts.into_iter().collect(), until: None, lapses: 0 }
     }
 }
 
@@ -50,6 +65,7 @@ pub struct Leases {
     surplus: BTreeSet<Part>,
     /// Until when what is held is held for sure.
     until: Instant,
+    lapses: u64,
 }
 
 impl Leases {
@@ -63,6 +79,7 @@ impl Leases {
             held: watch::Sender::default(),
             surplus: BTreeSet::new(),
             until: Instant::now(),
+            lapses: 0,
         }
     }
 
@@ -84,7 +101,10 @@ impl Leases {
         while shutdown.run_until_cancelled(beat.tick()).await.is_some() {
             // Counted from before the question: the answer may take its time.
             let until = Instant::now() + TTL;
-            match timeout_at(self.until.max(Instant::now() + BEAT), self.round()).await {
+            self.lapses += u64::from(self.until <= Instant::now());
+            // Who holds something says in time that it does no more; who holds nothing can wait.
+            let bound = if self.until > Instant::now() { self.until } else { until };
+            match timeout_at(bound, self.round(until)).await {
                 Ok(Ok(())) => {
                     self.until = until;
                     if !well {
@@ -101,12 +121,18 @@ impl Leases {
                     well = false;
                     if Instant::now() >= self.until {
                         self.surplus.clear();
-                        self.held.send_if_modified(|held| std::mem::take(held) != Held::default());
+                        let lapses = self.lapses;
+                        self.held.send_if_modified(|held| {
+                            let old = std::mem::replace(held, Held { lapses, ..Held::default() });
+                            !old.parts.is_empty()
+                        });
+                        self.gauge(0);
                     }
                 }
             }
         }
         self.held.send_replace(Held::default());
+        self.gauge(0);
         let failure = match timeout(TTL, self.leave()).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),
@@ -115,7 +141,7 @@ impl Leases {
         tracing::info!(duty = self.duty, failure, "leases were not handed back, and run out");
     }
 
-    async fn round(&mut self) -> Result<(), sqlx::Error> {
+    async fn round(&mut self, until: Instant) -> Result<(), sqlx::Error> {
         let (topics, shards) = columns(&self.parts);
         let (done_topics, done_shards) = columns(&self.surplus);
         let answer: Vec<(i16, i16, bool)> =
@@ -129,24 +155,29 @@ impl Leases {
                 .bind(done_shards)
                 .fetch_all(&self.pool)
                 .await?;
-        let mut held = Held::default();
+        let mut held = Held { parts: BTreeSet::new(), until: Some(until), lapses: self.lapses };
         self.surplus.clear();
         for (topic, shard, surplus) in answer {
             let Some(topic) = Topic::from_code(topic) else { continue };
             let parts = if surplus { &mut self.surplus } else { &mut held.parts };
             parts.insert((topic, shard.cast_unsigned()));
         }
-        let count = u32::try_from(held.parts.len()).unwrap_or(u32::MAX);
-        metrics::gauge!("parlance_leases_held", "duty" => self.duty).set(count);
+        let count = held.parts.len();
+        self.gauge(count);
         self.held.send_if_modified(|old| {
-            let changed = *old != held;
+            let changed = old.parts != held.parts;
             if changed {
                 tracing::info!(duty = self.duty, count, "holds {count} of {} leases", self.parts.len());
-                *old = held;
             }
+            let changed = changed || old.lapses != held.lapses;
+            *old = held;
             changed
         });
         Ok(())
+    }
+
+    fn gauge(&self, held: usize) {
+        metrics::gauge!("parlance_leases_held", "duty" => self.duty).set(u32::try_from(held).unwrap_or(u32::MAX));
     }
 
     async fn leave(&self) -> Result<(), sqlx::Error> {

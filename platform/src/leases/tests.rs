@@ -9,6 +9,8 @@ use super::*;
 
 const BOUND: Duration = Duration::from_secs(20);
 const SHARDS: u16 = 5;
+/// Within which a successor has to be at work. Half of it is usual.
+const PROMISED: Duration = Duration::from_secs(5);
 
 fn parts() -> impl Iterator<Item = Part> {
     Topic::ALL.into_iter().flat_map(|topic| (0..SHARDS).map(move |shard| (topic, shard)))
@@ -97,6 +99,34 @@ async fn who_is_cut_off_knows_that_it_holds_nothing() {
     proxy.refuse(true);
     proxy.cut();
     divided(&[&cut, &other], &[0, 10]).await;
+    let lapses = cut.held.borrow().lapses();
     proxy.refuse(false);
     divided(&[&cut, &other], &[5, 5]).await;
+    assert!(cut.held.borrow().lapses() > lapses);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_stopped_knows_by_its_own_clock() {
+    let held = Held { parts: parts().collect(), until: Some(Instant::now() + TTL), lapses: 0 };
+    assert!(held.has(Topic::Users, 0));
+    tokio::time::advance(TTL).await;
+    assert!(!held.has(Topic::Users, 0));
+    assert!(parts().collect::<Held>().has(Topic::Users, 0));
+}
+
+#[tokio::test]
+async fn a_share_comes_and_goes_within_five_seconds() {
+    let database = Database::new().await;
+    let old = Member::join(database.pool());
+    divided(&[&old], &[10]).await;
+    let joined = Instant::now();
+    let new = Member::join(database.pool());
+    divided(&[&old, &new], &[5, 5]).await;
+    assert!(joined.elapsed() < PROMISED, "{:?}", joined.elapsed());
+    let died = Instant::now();
+    old.running.abort();
+    divided(&[&new], &[10]).await;
+    assert!(died.elapsed() < PROMISED, "{:?}", died.elapsed());
+    // Nobody told it, and yet it knows.
+    assert!(!old.parts().is_empty() && !old.held.borrow().has(Topic::Users, 0));
 }
