@@ -26,7 +26,7 @@ use platform::live::{InProcessLive, LiveBus};
 use platform::telemetry::Metrics;
 use query_api::gateway::{self, CommandPort, Gateway};
 use query_api::{Dependencies, Dependency, Documents, Operations, QueryState};
-use relay::{LogBackfill, Relay};
+use relay::{Leadership, LogBackfill, Relay};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -208,7 +208,7 @@ impl Process<'_> {
         let backfill = Arc::new(LogBackfill::new(log.clone()));
         let bus: Arc<dyn Bus> = Arc::new(InProcessBus::new(relay::heads(log).await?, backfill, Bounds::default()));
         if self.roles.has(Role::Relay) {
-            let mut relay = Relay::new(log.clone(), bus.clone(), relay::Options::default());
+            let mut relay = Relay::new(log.clone(), bus.clone(), Leadership::All, relay::Options::default());
             if let Some(committed) = committed {
                 relay = relay.following(committed);
             }
