@@ -206,6 +206,13 @@ impl Running {
                 }
                 self.report();
             }
+            Done::Compared { topic, lacking } => {
+                self.asking -= 1;
+                for shard in lacking {
+                    self.shards.entry((topic, shard)).and_modify(Shard::doubt);
+                }
+                self.schedule.now();
+            }
             Done::CaughtUp { ticket, reached, head, end } => {
                 if self.catching_up == self.options.at_once || reached.is_some_and(|reached| reached.position < head) {
                     self.schedule.now();
@@ -321,6 +328,14 @@ impl Running {
 
     fn ask(&mut self, now: Instant) {
         for topic in Topic::ALL {
+            let shards = self.shards.iter_mut().filter(|((of, _), shard)| *of == topic && shard.to_be_compared(now));
+            if self.asking < QUESTIONS {
+                let shards: Vec<_> = shards.map(|((_, n), shard)| (*n, shard.compare(self.options.check))).collect();
+                if !shards.is_empty() {
+                    self.tasks.spawn(Arc::clone(&self.work).compare(topic, shards));
+                    self.asking += 1;
+                }
+            }
             let due = self.shards.iter().filter(|((of, _), shard)| *of == topic && shard.to_be_asked(now));
             let (alone, together): (Vec<_>, Vec<_>) =
                 due.map(|(place, shard)| (*place, shard.asks_alone())).partition(|(_, alone)| *alone);

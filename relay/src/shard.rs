@@ -8,6 +8,9 @@ use crate::leadership::Place;
 use crate::schedule::back_off;
 use crate::status::Stall;
 
+/// How long nothing was published where nothing much goes on.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// The last record of a shard on the bus.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reached {
@@ -40,6 +43,8 @@ pub(crate) struct Shard {
     rest_until: Instant,
     /// When the bus is asked even so.
     check_at: Instant,
+    /// When something was published last.
+    advanced_at: Instant,
     stall: Option<Stall>,
     generation: u64,
     lost: CancellationToken,
@@ -58,6 +63,7 @@ impl Shard {
             bus_fails: false,
             rest_until: now,
             check_at: now,
+            advanced_at: now,
             stall: None,
             generation,
             _lost_when_dropped: lost.clone().drop_guard(),
@@ -87,9 +93,27 @@ impl Shard {
         self.busy
     }
 
-    /// Whether the bus has to be asked now how the shard ends.
+    /// Whether the bus has to be asked now how the shard ends. Meanwhile nothing is published, so that one where much
+    /// goes on is only asked when need be.
     pub(crate) fn to_be_asked(&self, now: Instant) -> bool {
-        !self.busy && now >= self.rest_until && (!self.certain || now >= self.check_at)
+        let due = !self.certain || (now >= self.check_at && now >= self.advanced_at + QUIET);
+        !self.busy && now >= self.rest_until && due
+    }
+
+    /// Whether it is time to compare it with the bus, while all goes on.
+    pub(crate) fn to_be_compared(&self, now: Instant) -> bool {
+        !self.busy && self.certain && now >= self.check_at && now < self.advanced_at + QUIET
+    }
+
+    /// It is being compared; where it stood before that.
+    pub(crate) fn compare(&mut self, check: Duration) -> u64 {
+        self.check_at = Instant::now() + check;
+        self.reached.position
+    }
+
+    /// The bus may lack what was published, and has to be asked.
+    pub(crate) fn doubt(&mut self) {
+        self.certain = false;
     }
 
     /// Whether it failed so often that it may be what spoils the question for others.
@@ -129,6 +153,7 @@ impl Shard {
     /// Published so far.
     pub(crate) fn advance(&mut self, reached: Reached) {
         self.reached = reached;
+        self.advanced_at = Instant::now();
         self.well();
         self.stall = None;
     }
@@ -198,9 +223,13 @@ mod tests {
         done(&mut shard);
         assert_eq!(shard.resume(at(7), PAUSE), None);
         assert!(shard.ready(Instant::now()) && !shard.to_be_asked(Instant::now()));
-        shard.advance(at(9));
         tokio::time::advance(PAUSE).await;
-        assert!(shard.to_be_asked(Instant::now()));
+        shard.advance(at(9));
+        assert!(shard.to_be_compared(Instant::now()) && !shard.to_be_asked(Instant::now()));
+        assert_eq!(shard.compare(PAUSE), 9);
+        assert!(!shard.to_be_compared(Instant::now()));
+        tokio::time::advance(PAUSE).await;
+        assert!(!shard.to_be_compared(Instant::now()) && shard.to_be_asked(Instant::now()));
         assert_eq!(shard.resume(at(4), PAUSE), Some(9));
         assert_eq!(shard.reached(), 4);
     }

@@ -1,5 +1,6 @@
 //! The pieces of work on shards, each a task of its own beside the relay's loop, so that one that hangs holds no other.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use event_store::{Log, StoredEvent};
@@ -24,6 +25,8 @@ const READERS: usize = 2;
 pub(crate) enum Done {
     /// The bus was asked how shards end.
     Asked { tickets: Vec<Ticket>, answer: Result<Vec<Answer>, Failure> },
+    /// The heads on the bus were compared with what was published; the shards that lack something.
+    Compared { topic: Topic, lacking: Vec<u16> },
     /// A shard was caught up with, for a while or up to its head.
     CaughtUp { ticket: Ticket, reached: Option<Reached>, head: u64, end: Result<(), Failure> },
     /// What came by itself was published.
@@ -147,6 +150,15 @@ impl Work {
             .first()
             .is_some_and(|event| (event.position, Some(event.event_id)) == (tail.position, tail.event_id));
         Ok(if ours { Answer::After(tail) } else { Answer::Foreign })
+    }
+
+    /// Which of these shards, that had got at least so far, the bus does not have to there.
+    pub(crate) async fn compare(self: Arc<Self>, topic: Topic, shards: Vec<(u16, u64)>) -> Done {
+        let heads = timeout(self.options.patience, self.bus.heads(topic)).await;
+        // Without an answer all of them are to be asked for.
+        let heads: HashMap<u16, u64> = heads.ok().and_then(Result::ok).unwrap_or_default().into_iter().collect();
+        let lacking = shards.into_iter().filter(|(shard, reached)| heads.get(shard).is_none_or(|head| head < reached));
+        Done::Compared { topic, lacking: lacking.map(|(shard, _)| shard).collect() }
     }
 
     /// Publishes what follows a position, up to the shard's head or until others should have their turn.

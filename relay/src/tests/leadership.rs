@@ -16,12 +16,17 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::faults::{BOUND, options};
 use super::kafka::Cluster;
 use crate::testing::{open_room, say, store};
-use crate::{Leadership, Relay, RelayStatus, heads, places};
+use crate::{Leadership, Options, Relay, RelayStatus, heads, places};
 
 /// A relay that leads what it is told to.
-fn start(store: &EventStore, cluster: &Arc<Cluster>, held: watch::Receiver<Held>) -> (DropGuard, RelayStatus) {
+fn start(
+    store: &EventStore,
+    cluster: &Arc<Cluster>,
+    held: watch::Receiver<Held>,
+    options: Options,
+) -> (DropGuard, RelayStatus) {
     let shutdown = CancellationToken::new();
-    let relay = Relay::new(store.log().clone(), cluster.producer(), Leadership::Leases(held), options())
+    let relay = Relay::new(store.log().clone(), cluster.producer(), Leadership::Leases(held), options)
         .following(store.committed());
     let status = relay.status();
     tokio::spawn(relay.run(shutdown.clone()));
@@ -35,7 +40,7 @@ async fn only_what_is_led_is_published() {
     let rooms = [open_room(&store).await, open_room(&store).await, open_room(&store).await];
     let cluster = Arc::new(Cluster::default());
     let tell = watch::Sender::<Held>::default();
-    let (_stop, status) = start(&store, &cluster, tell.subscribe());
+    let (_stop, status) = start(&store, &cluster, tell.subscribe(), options());
     let mut led: Vec<Part> = Vec::new();
     for part in places(store.log()) {
         say(&store, *rooms.choose(&mut rand::rng()).unwrap(), 10).await;
@@ -60,7 +65,7 @@ async fn only_what_is_led_is_published() {
     let before = cluster.total();
     say(&store, rooms[0], 10).await;
     let (_other, all) = watch::channel(places(store.log()).collect::<Held>());
-    let (_stop, _status) = start(&store, &cluster, all);
+    let (_stop, _status) = start(&store, &cluster, all, options());
     eventually("the next one goes on", BOUND, async || cluster.is_whole(store.log()).await).await;
     assert_eq!((cluster.total(), cluster.assert_sound(store.log()).await), (before + 10, 0));
 }
@@ -77,7 +82,7 @@ impl Member {
     fn join(store: &EventStore, cluster: &Arc<Cluster>) -> Self {
         let leases = Leases::new(store.log().pool().clone(), "relay", places(store.log()));
         let stop = CancellationToken::new();
-        let (stop_relay, status) = start(store, cluster, leases.held());
+        let (stop_relay, status) = start(store, cluster, leases.held(), Options::alone());
         let leasing = tokio::spawn(leases.run(stop.clone()));
         Self { status, leasing, _stop: stop.drop_guard(), _stop_relay: stop_relay }
     }
@@ -133,7 +138,7 @@ async fn history(seed: u64) {
         rooms.push(open_room(&stores[0]).await);
     }
     let leads: [watch::Sender<Held>; 3] = std::array::from_fn(|_| watch::Sender::default());
-    let start_one = |index: usize| start(&stores[index % 2], &cluster, leads[index].subscribe());
+    let start_one = |index: usize| start(&stores[index % 2], &cluster, leads[index].subscribe(), options());
     let mut relays: Vec<_> = (0..leads.len()).map(start_one).collect();
     cluster.one_fails_of(Some(40));
     for _ in 0..60 {
