@@ -58,7 +58,16 @@ impl Relay {
 
     /// Runs until `shutdown`; what fails is tried again.
     pub async fn run(self, shutdown: CancellationToken) {
+        describe();
         let work = Work::new(self.log, self.bus, self.leadership, self.options, shutdown.clone());
         Running::new(work, Feed::of(self.committed), self.status).run(shutdown).await;
     }
+}
+
+fn describe() {
+    metrics::describe_histogram!("parlance_relay_latency_seconds", "From a decision to the delivery to the bus.");
+    metrics::describe_counter!("parlance_relay_records_total", "Records published, by where they came from.");
+    metrics::describe_gauge!("parlance_relay_led_shards", "Shards that this process relays.");
+    metrics::describe_gauge!("parlance_relay_stalled_shards", "Shards that stand still until somebody sees to it.");
+    metrics::describe_gauge!("parlance_relay_lag_positions", "Events committed and not published, of the shards led.");
 }
