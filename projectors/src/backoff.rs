@@ -19,11 +19,6 @@ impl Backoff {
         wait.min(LONGEST)
     }
 
-    /// Whether nothing failed since the last success.
-    pub(crate) fn is_well(&self) -> bool {
-        self.failures == 0
-    }
-
     /// All is well; whether it was not before.
     pub(crate) fn succeeded(&mut self) -> bool {
         std::mem::take(&mut self.failures) > 0

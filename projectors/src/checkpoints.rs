@@ -1,9 +1,14 @@
 //! How far each projection has applied each shard, in the table that moves with its rows.
 
+use std::collections::{BTreeMap, HashMap};
+
 use schemas::Topic;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgExecutor};
 
 use crate::database::{bigint, smallint};
+
+/// Positions by shard.
+pub(crate) type Places = BTreeMap<u16, u64>;
 
 /// A projection's move in one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,31 +19,64 @@ pub(crate) struct Move {
     pub(crate) to: u64,
 }
 
-/// The checkpoints of one projection, by shard, for shards `0..shards`; those it never had begin at 0.
+/// The checkpoints of projections of one topic in these shards; those that there were none of begin at 0.
 pub(crate) async fn load(
     connection: &mut PgConnection,
-    projection: &str,
+    projections: &[&'static str],
     topic: Topic,
-    shards: u16,
-) -> Result<Vec<u64>, sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO read.checkpoints (projection, topic, shard, position) \
-         SELECT $1, $2, shard, 0 FROM generate_series(0, $3 - 1) AS shard ON CONFLICT DO NOTHING",
+    shards: &[u16],
+) -> Result<HashMap<&'static str, Places>, sqlx::Error> {
+    let numbers: Vec<i16> = shards.iter().copied().map(smallint).collect();
+    let wanted = projections.len() * shards.len();
+    let mut rows = select(connection, projections, topic, &numbers).await?;
+    // Looked at first: an insert waits for whoever is moving the row that it collides with.
+    if rows.len() < wanted {
+        sqlx::query(
+            "INSERT INTO read.checkpoints (projection, topic, shard, position) \
+             SELECT projection, $2, shard, 0 FROM unnest($1::text[]) AS projection, unnest($3::smallint[]) AS shard \
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(projections)
+        .bind(topic.code())
+        .bind(&numbers)
+        .execute(&mut *connection)
+        .await?;
+        rows = select(connection, projections, topic, &numbers).await?;
+    }
+    let mut loaded: HashMap<&'static str, Places> = HashMap::new();
+    for &name in projections {
+        let own = rows.iter().filter(|(projection, ..)| projection == name);
+        let places = own.map(|(_, shard, position)| (shard.cast_unsigned(), position.cast_unsigned()));
+        loaded.insert(name, places.collect());
+    }
+    Ok(loaded)
+}
+
+async fn select(
+    connection: &mut PgConnection,
+    projections: &[&'static str],
+    topic: Topic,
+    shards: &[i16],
+) -> Result<Vec<(String, i16, i64)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT projection, shard, position FROM read.checkpoints \
+          WHERE projection = ANY($1) AND topic = $2 AND shard = ANY($3)",
     )
-    .bind(projection)
+    .bind(projections)
     .bind(topic.code())
-    .bind(i32::from(shards))
-    .execute(&mut *connection)
-    .await?;
-    let positions: Vec<i64> = sqlx::query_scalar(
-        "SELECT position FROM read.checkpoints WHERE projection = $1 AND topic = $2 AND shard < $3 ORDER BY shard",
-    )
-    .bind(projection)
-    .bind(topic.code())
-    .bind(i32::from(shards))
+    .bind(shards)
     .fetch_all(connection)
-    .await?;
-    Ok(positions.into_iter().map(i64::cast_unsigned).collect())
+    .await
+}
+
+/// What all projections of a topic have applied of each shard.
+pub(crate) async fn least(database: impl PgExecutor<'_>, topic: Topic) -> Result<Places, sqlx::Error> {
+    let rows: Vec<(i16, i64)> =
+        sqlx::query_as("SELECT shard, min(position) FROM read.checkpoints WHERE topic = $1 GROUP BY shard")
+            .bind(topic.code())
+            .fetch_all(database)
+            .await?;
+    Ok(rows.into_iter().map(|(shard, position)| (shard.cast_unsigned(), position.cast_unsigned())).collect())
 }
 
 /// Moves them all; `false` if some do not stand where they are thought to: another one moved them.

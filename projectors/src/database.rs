@@ -3,13 +3,25 @@
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{Connection, PgPool};
 
-/// What the database's list of connections calls ours.
-pub(crate) const APPLICATION: &str = "parlance projectors";
+/// The schema of the live read models.
+pub(crate) const LIVE: &str = "read";
+/// A runner's transaction waits for nobody but the database: where nothing is said for so long, the process was stopped
+/// in it, and its locks keep others waiting.
+const SILENCE: &str = "3s";
 
 /// A connection of its own, whose unqualified names are those of `schema`.
 pub(crate) async fn connect(pool: &PgPool, schema: &str) -> Result<PgConnection, sqlx::Error> {
+    open(pool, "parlance rebuild", &[("search_path", schema)]).await
+}
+
+/// A runner's: to the live read models, under the name by which a successor ends it.
+pub(crate) async fn connect_runner(pool: &PgPool, application: &str) -> Result<PgConnection, sqlx::Error> {
+    open(pool, application, &[("search_path", LIVE), ("idle_in_transaction_session_timeout", SILENCE)]).await
+}
+
+async fn open(pool: &PgPool, application: &str, settings: &[(&str, &str)]) -> Result<PgConnection, sqlx::Error> {
     let options: PgConnectOptions = (*pool.connect_options()).clone();
-    let options = options.application_name(APPLICATION).options([("search_path", schema)]);
+    let options = options.application_name(application).options(settings.iter().copied());
     PgConnection::connect_with(&options).await
 }
 

@@ -1,6 +1,6 @@
 //! Projections of the event topics: the runner, read models, their rebuilding, and live fan-out.
 //!
-//! A projection is a folder here and a line in `registry.rs`.
+//! A projection is a folder here and a line in `registry.rs`. Several processes share the work by leases: see [`run`].
 
 mod backoff;
 mod careful;
@@ -9,20 +9,20 @@ mod database;
 mod projection;
 mod rebuild;
 mod registry;
+mod run;
 mod runner;
 
 mod conversations;
+mod fan_out;
 mod receipts;
 mod sessions;
 mod timeline;
 mod users;
 
-pub mod fan_out;
-
 pub use projection::{ApplyError, Description, Projection};
 pub use rebuild::{RebuildError, Rebuilt, rebuild};
 pub use registry::list;
-pub use runner::run;
+pub use run::{Parts, run};
 
 #[cfg(test)]
 mod properties;

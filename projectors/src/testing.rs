@@ -1,4 +1,4 @@
-//! What the tests of projections share: a log in memory, events, and a bench for one projection.
+//! What the tests of projections share: a log in memory, events, a bench for one projection, processes that project.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -6,19 +6,24 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use platform::applied::AppliedPositions;
 use platform::bus::{Backfill, Bounds, Bus, BusError, InProcessBus};
+use platform::live::{InProcessLive, LiveBus};
 use schemas::{
     Body, ConversationCreated, ConversationRenamed, Event, History, InitialMember, Kind, MemberJoined, MemberLeft,
     MemberRoleChanged, Message, Numbered, Position, ReceiptMoved, Record, Role, SessionChanged, SettingsChanged, Topic,
     UserProfileChanged, UserRegistered,
 };
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, FromRow, PgConnection};
-use testkit::Database;
+use sqlx::{AssertSqlSafe, FromRow, PgConnection, PgPool};
+use testkit::{Database, eventually};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
+use crate::checkpoints;
 use crate::database::connect;
 use crate::projection::Projection;
 use crate::registry::PROJECTIONS;
@@ -216,6 +221,48 @@ impl World {
         self.bus.publish(&[Arc::clone(&record)]).await.unwrap();
         record
     }
+}
+
+/// A process that projects.
+pub(crate) struct Member {
+    pub(crate) applied: AppliedPositions,
+    stop: DropGuard,
+    running: JoinHandle<()>,
+}
+
+impl Member {
+    pub(crate) fn start(world: &World, pool: &PgPool) -> Self {
+        Self::telling(world, pool, Arc::new(InProcessLive::default()))
+    }
+
+    pub(crate) fn telling(world: &World, pool: &PgPool, live: Arc<dyn LiveBus>) -> Self {
+        let (applied, stop) = (AppliedPositions::default(), CancellationToken::new());
+        let bus: Arc<dyn Bus> = Arc::clone(&world.bus) as _;
+        let parts = crate::Parts { pool: pool.clone(), bus, applied: applied.clone(), live, shards: SHARDS };
+        let running = tokio::spawn(crate::run(parts, stop.clone()));
+        Self { applied, stop: stop.drop_guard(), running }
+    }
+
+    pub(crate) async fn leave(self) {
+        drop(self.stop);
+        self.running.await.unwrap();
+    }
+}
+
+/// Waits until all that is published by now is applied, whoever does it.
+pub(crate) async fn applied_all(world: &World, pool: &PgPool) {
+    let heads = world.log.heads();
+    eventually("all is applied", std::time::Duration::from_secs(30), async || {
+        for topic in Topic::ALL {
+            let places = checkpoints::least(pool, topic).await.unwrap();
+            let applied = |shard| places.get(&shard).copied().unwrap_or(0);
+            if heads.iter().any(|head| head.topic == topic && applied(head.shard) < head.position) {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
 }
 
 /// All rows of all tables.

@@ -215,9 +215,8 @@ impl Process<'_> {
             self.essential("relay", relay.run(self.stop.clone()));
         }
         if let Some(pool) = &self.pools.projections {
-            let projectors = projectors::run(pool.clone(), bus.clone(), applied, self.stop.clone());
-            self.essential("projectors", projectors);
-            self.essential("fan-out", projectors::fan_out::run(pool.clone(), bus, live, self.stop.clone()));
+            let parts = projectors::Parts { pool: pool.clone(), bus, applied, live, shards: log.shards() };
+            self.essential("projectors", projectors::run(parts, self.stop.clone()));
         }
         Ok(())
     }

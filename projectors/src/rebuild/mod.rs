@@ -1,0 +1,355 @@
+//! Fills a projection anew from the log beside the live one, and puts it in its place, while traffic goes on.
+
+mod definition;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use platform::bus::{Backfill, BusError};
+use schemas::Record;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use crate::careful::{self, Parked};
+use crate::checkpoints;
+use crate::database::{LIVE, bigint, connect, smallint};
+use crate::projection::{ApplyError, Description, Projection};
+use crate::registry::PROJECTIONS;
+
+/// What stands for every projection.
+const ALL: &str = "all";
+/// Records read and applied at once.
+const PAGE: usize = 5000;
+/// What may be left to apply while the live projections wait.
+const TAIL: u64 = 1000;
+/// How often the rest is applied beside the live projections before it is applied while they wait, whatever it is.
+const PASSES: u32 = 10;
+/// How long the swap waits for readers of the old tables. Less than PostgreSQL's `deadlock_timeout` (1 s): who gives
+/// up is the rebuild, never a reader.
+const READERS: &str = "200ms";
+const ATTEMPTS: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long the swap may wait for a page of the log before it is given up: every runner waits for it.
+const SILENCE: &str = "10s";
+/// How long a rebuild that was killed may hold on to its name.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Why a projection was not rebuilt; the live one goes on as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// There is none of this name.
+    #[error("there is no projection {0:?}")]
+    Unknown(String),
+    /// Another rebuild of it runs.
+    #[error("{0} is being rebuilt already")]
+    Busy(&'static str),
+    /// Readers of the old tables never paused.
+    #[error("{0} could not be put in place: its tables are read without a pause")]
+    Occupied(&'static str),
+    /// The log does not hold all that the live projection has applied.
+    #[error("{0} could not be put in place: the log does not hold all that the live one has applied")]
+    Behind(&'static str),
+    /// The database did not do it.
+    #[error("the read models' database cannot be written")]
+    Database(#[from] sqlx::Error),
+    /// The log cannot be read.
+    #[error("the log cannot be read")]
+    Log(#[from] BusError),
+}
+
+impl From<ApplyError> for RebuildError {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Database(error) => Self::Database(error),
+            ApplyError::Poison(error) => Self::Database(sqlx::Error::Protocol(error)),
+        }
+    }
+}
+
+/// A projection that was rebuilt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// Its name.
+    pub name: &'static str,
+    /// How many records of its topic were read.
+    pub records: u64,
+    /// How many of them were put aside.
+    pub parked: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Rebuilds the projection `which`, or `all`, from a log of so many `shards` a topic.
+///
+/// Readers see the old rows until they see all of the new ones. A live runner goes on from where the rebuild ended.
+///
+/// # Errors
+/// See [`RebuildError`]. What was rebuilt before the error stays so.
+pub async fn rebuild(
+    pool: &PgPool,
+    log: Arc<dyn Backfill>,
+    shards: u16,
+    which: &str,
+) -> Result<Vec<Rebuilt>, RebuildError> {
+    let wanted: Vec<_> =
+        PROJECTIONS.iter().filter(|projection| which == ALL || projection.describe().name == which).collect();
+    if wanted.is_empty() {
+        return Err(RebuildError::Unknown(which.to_owned()));
+    }
+    let mut rebuilt = Vec::new();
+    for projection in wanted {
+        rebuilt.push(Rebuild::begin(pool, Arc::clone(&log), shards, *projection).await?.finish().await?);
+    }
+    Ok(rebuilt)
+}
+
+/// Drops what rebuilds left behind that were killed.
+pub(crate) async fn sweep(pool: &PgPool) -> Result<(), sqlx::Error> {
+    let mut connection = connect(pool, LIVE).await?;
+    for projection in PROJECTIONS {
+        let name = projection.describe().name;
+        let left: bool = sqlx::query_scalar("SELECT to_regnamespace($1) IS NOT NULL")
+            .bind(schema(name))
+            .fetch_one(&mut connection)
+            .await?;
+        if left && lock(&mut connection, name).await? {
+            run(&mut connection, format!("DROP SCHEMA IF EXISTS {} CASCADE", schema(name))).await?;
+            tracing::info!(projection = name, "dropped what an unfinished rebuild of {name} left behind");
+        }
+    }
+    // And with it the locks.
+    connection.close().await
+}
+
+/// The schema that `name` is rebuilt in.
+fn schema(name: &str) -> String {
+    format!("rebuild_{name}")
+}
+
+/// Takes the name for as long as the connection lives.
+async fn lock(connection: &mut PgConnection, name: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtext('parlance rebuild'), hashtext($1))")
+        .bind(name)
+        .fetch_one(connection)
+        .await
+}
+
+/// Runs statements whose names come from the catalogue and the registry.
+async fn run(connection: &mut PgConnection, statements: String) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(AssertSqlSafe(statements)).execute(connection).await?;
+    Ok(())
+}
+
+/// A projection that is being rebuilt.
+struct Rebuild {
+    projection: &'static dyn Projection,
+    about: Description,
+    schema: String,
+    connection: PgConnection,
+    log: Arc<dyn Backfill>,
+    began: Instant,
+    progress: Progress,
+}
+
+#[derive(Default)]
+struct Progress {
+    /// How far each shard was applied.
+    positions: Vec<u64>,
+    records: u64,
+    parked_keys: HashSet<Uuid>,
+    parked: Vec<Parked>,
+}
+
+impl Rebuild {
+    async fn begin(
+        pool: &PgPool,
+        log: Arc<dyn Backfill>,
+        shards: u16,
+        projection: &'static dyn Projection,
+    ) -> Result<Self, RebuildError> {
+        let (about, began) = (projection.describe(), Instant::now());
+        let schema = schema(about.name);
+        let mut connection = connect(pool, &schema).await?;
+        while !lock(&mut connection, about.name).await? {
+            if began.elapsed() > GRACE {
+                return Err(RebuildError::Busy(about.name));
+            }
+            sleep(PAUSE).await;
+        }
+        let all: Vec<u16> = (0..shards).collect();
+        checkpoints::load(&mut connection, &[about.name], about.topic, &all).await?;
+        run(&mut connection, format!("DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}")).await?;
+        for table in about.tables {
+            definition::copy(&mut connection, &schema, table).await?;
+        }
+        // Nothing of it counts before the swap, whose commit waits for all before it.
+        run(&mut connection, "SET synchronous_commit TO off".to_owned()).await?;
+        let progress = Progress { positions: vec![0; usize::from(shards)], ..Progress::default() };
+        Ok(Self { projection, about, schema, connection, log, began, progress })
+    }
+
+    async fn finish(mut self) -> Result<Rebuilt, RebuildError> {
+        let name = self.about.name;
+        for pass in 0..PASSES {
+            let before = self.progress.records;
+            self.fill().await?;
+            let news = self.progress.records - before;
+            tracing::info!(projection = name, records = self.progress.records, "{name}: {news} more records applied");
+            if pass == 0 {
+                let analyze = |table: &&str| format!("ANALYZE {}.{table};", self.schema);
+                let statements = self.about.tables.iter().map(analyze).collect();
+                run(&mut self.connection, statements).await?;
+            }
+            if news < TAIL {
+                break;
+            }
+        }
+        for attempt in 1.. {
+            match self.swap().await {
+                Ok(()) => break,
+                Err(RebuildError::Database(error)) if attempt < ATTEMPTS && is_lock_failure(&error) => {}
+                Err(RebuildError::Database(error)) if is_lock_failure(&error) => {
+                    return Err(RebuildError::Occupied(name));
+                }
+                Err(error) => return Err(error),
+            }
+            sleep(PAUSE).await;
+            self.fill().await?;
+        }
+        run(&mut self.connection, format!("DROP SCHEMA {} CASCADE", self.schema)).await?;
+        self.connection.close().await?;
+        let (records, parked) = (self.progress.records, self.progress.parked.len() as u64);
+        Ok(Rebuilt { name, records, parked, took: self.began.elapsed() })
+    }
+
+    /// Applies all there is beside the live projection.
+    async fn fill(&mut self) -> Result<(), RebuildError> {
+        for shard in 0..self.progress.positions.len() {
+            let mut page = self.read(shard, self.progress.positions[shard]).await?;
+            while let Some(last) = page.last().map(|record| record.position) {
+                let more = page.len() == PAGE;
+                let (log, topic, number) = (Arc::clone(&self.log), self.about.topic, shard_number(shard));
+                let mut transaction = self.connection.begin().await?;
+                let applied = self.progress.apply(&mut transaction, self.projection, shard, page);
+                // The next page is read while this one is applied.
+                let following = async { if more { log.read(topic, number, last, PAGE).await } else { Ok(Vec::new()) } };
+                let (applied, following) = tokio::join!(applied, following);
+                applied?;
+                transaction.commit().await?;
+                page = following?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(&self, shard: usize, after: u64) -> Result<Vec<Arc<Record>>, BusError> {
+        self.log.read(self.about.topic, shard_number(shard), after, PAGE).await
+    }
+
+    /// Applies the rest while the live projections wait, and puts the new tables in the place of the old.
+    async fn swap(&mut self) -> Result<(), RebuildError> {
+        let Description { name, topic, tables } = self.about;
+        let mut progress = Progress {
+            positions: self.progress.positions.clone(),
+            records: self.progress.records,
+            parked_keys: self.progress.parked_keys.clone(),
+            parked: Vec::new(),
+        };
+        let all = |form: &dyn Fn(&str) -> String, between: &str| {
+            tables.iter().map(|table| form(table)).collect::<Vec<_>>().join(between)
+        };
+        let old = all(&|table| format!("{LIVE}.{table}"), ", ");
+        let moves = all(&|table| format!("ALTER TABLE {}.{table} SET SCHEMA {LIVE}", self.schema), "; ");
+        let mut transaction = self.connection.begin().await?;
+        // Sends autovacuum away, which would outlast our short wait for readers; hinders nobody else.
+        let alone = format!("SET LOCAL lock_timeout TO '10s'; LOCK TABLE {old} IN SHARE UPDATE EXCLUSIVE MODE");
+        run(&mut transaction, alone).await?;
+        // No runner moves a checkpoint from here on, and none holds a table while it waits for that.
+        let fence = "SET LOCAL synchronous_commit TO on; LOCK TABLE read.checkpoints IN EXCLUSIVE MODE";
+        run(&mut transaction, format!("SET LOCAL idle_in_transaction_session_timeout TO '{SILENCE}'; {fence}")).await?;
+        for shard in 0..progress.positions.len() {
+            loop {
+                let page = self.log.read(topic, shard_number(shard), progress.positions[shard], PAGE).await?;
+                let more = page.len() == PAGE;
+                progress.apply(&mut transaction, self.projection, shard, page).await?;
+                if !more {
+                    break;
+                }
+            }
+        }
+        let all: Vec<u16> = (0..progress.positions.len()).map(shard_number).collect();
+        let live = checkpoints::load(&mut transaction, &[name], topic, &all).await?;
+        let ahead = |(shard, live): (&u16, &u64)| *live > progress.positions[usize::from(*shard)];
+        if live.values().flatten().any(ahead) {
+            return Err(RebuildError::Behind(name));
+        }
+        let swap = format!(
+            "SET LOCAL lock_timeout TO '{READERS}'; LOCK TABLE {old} IN ACCESS EXCLUSIVE MODE; DROP TABLE {old}; {moves}"
+        );
+        run(&mut transaction, swap).await?;
+        place(&mut transaction, name, topic.code(), &progress.positions).await?;
+        sqlx::query("DELETE FROM read.parked WHERE projection = $1").bind(name).execute(&mut *transaction).await?;
+        careful::save(&mut transaction, name, topic, &self.progress.parked).await?;
+        careful::save(&mut transaction, name, topic, &progress.parked).await?;
+        transaction.commit().await?;
+        self.progress.parked.append(&mut progress.parked);
+        self.progress.records = progress.records;
+        Ok(())
+    }
+}
+
+impl Progress {
+    async fn apply(
+        &mut self,
+        connection: &mut PgConnection,
+        projection: &dyn Projection,
+        shard: usize,
+        page: Vec<Arc<Record>>,
+    ) -> Result<(), RebuildError> {
+        let Some(last) = page.last().map(|record| record.position) else { return Ok(()) };
+        let count = page.len() as u64;
+        let parked = careful::apply_rest(connection, projection, page, &mut self.parked_keys).await?;
+        self.parked.extend(parked);
+        self.records += count;
+        self.positions[shard] = last;
+        Ok(())
+    }
+}
+
+fn shard_number(index: usize) -> u16 {
+    u16::try_from(index).unwrap_or(u16::MAX)
+}
+
+/// A lock that was not to be had, or a deadlock.
+fn is_lock_failure(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| ["55P03", "40P01"].contains(&&*code))
+}
+
+/// Sets the checkpoints to where the new tables stand.
+async fn place(
+    connection: &mut PgConnection,
+    projection: &str,
+    topic: i16,
+    positions: &[u64],
+) -> Result<(), sqlx::Error> {
+    let shards: Vec<i16> = (0..positions.len()).map(|shard| smallint(shard_number(shard))).collect();
+    let positions: Vec<i64> = positions.iter().copied().map(bigint).collect();
+    sqlx::query(
+        "UPDATE read.checkpoints c SET position = u.position \
+           FROM unnest($3::smallint[], $4::bigint[]) AS u(shard, position) \
+          WHERE c.projection = $1 AND c.topic = $2 AND c.shard = u.shard",
+    )
+    .bind(projection)
+    .bind(topic)
+    .bind(shards)
+    .bind(positions)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

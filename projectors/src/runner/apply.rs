@@ -1,0 +1,149 @@
+//! One batch: all projections of a topic and their checkpoints, in one transaction.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use schemas::{Record, Topic};
+use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
+
+use super::{Interruption, Runner};
+use crate::careful::{self, Parked};
+use crate::checkpoints::{self, Move, Places};
+use crate::projection::{ApplyError, Projection};
+
+/// One projection in a runner.
+pub(super) struct Running {
+    projection: &'static dyn Projection,
+    pub(super) name: &'static str,
+    /// How far it has applied each shard.
+    pub(super) applied: Places,
+    /// The keys it has put aside.
+    parked: HashSet<Uuid>,
+}
+
+enum Outcome {
+    Applied,
+    /// Some record cannot be applied, and nothing was.
+    Poisoned,
+}
+
+impl Runner {
+    /// Applies a batch, and what cannot be applied is put aside.
+    pub(super) async fn apply(
+        &self,
+        connection: &mut PgConnection,
+        running: &mut [Running],
+        batch: &[Arc<Record>],
+    ) -> Result<(), Interruption> {
+        match self.transact(connection, running, batch, false).await {
+            // Found only by looking closer, in a transaction that has not failed yet.
+            Ok(Outcome::Poisoned) => self.transact(connection, running, batch, true).await.map(|_| ()),
+            outcome => outcome.map(|_| ()),
+        }
+    }
+
+    async fn transact(
+        &self,
+        connection: &mut PgConnection,
+        running: &mut [Running],
+        batch: &[Arc<Record>],
+        closely: bool,
+    ) -> Result<Outcome, Interruption> {
+        let reached: Places = batch.iter().map(|record| (record.shard, record.position)).collect();
+        let mut transaction = connection.begin().await?;
+        // The checkpoints first: whoever rebuilds holds them, and nothing else may be held while waiting for them.
+        let moves: Vec<Move> = running.iter().flat_map(|one| one.moves(&reached)).collect();
+        if !checkpoints::advance(&mut transaction, self.topic, &moves).await? {
+            transaction.rollback().await?;
+            return Err(Interruption::Fenced);
+        }
+        for one in running.iter_mut() {
+            let parked = match one.apply(&mut transaction, batch, closely).await {
+                Ok(parked) => parked,
+                Err(ApplyError::Poison(_)) if !closely => {
+                    transaction.rollback().await?;
+                    return Ok(Outcome::Poisoned);
+                }
+                Err(error) => return Err(error.into()),
+            };
+            careful::save(&mut transaction, one.name, self.topic, &parked).await?;
+        }
+        // Fenced it would be in any case; but whoever follows should not have to wait.
+        if !self.holds(&reached) {
+            transaction.rollback().await?;
+            return Err(Interruption::Lost);
+        }
+        transaction.commit().await?;
+        for one in running {
+            for (shard, applied) in &mut one.applied {
+                *applied = reached.get(shard).copied().unwrap_or(0).max(*applied);
+            }
+        }
+        Ok(Outcome::Applied)
+    }
+
+    fn holds(&self, reached: &Places) -> bool {
+        let held = self.shared.held.borrow();
+        reached.keys().all(|shard| held.has(self.topic, *shard))
+    }
+}
+
+impl Running {
+    /// The projections of a topic, where they stand in these shards.
+    pub(super) async fn load(
+        connection: &mut PgConnection,
+        projections: &[&'static dyn Projection],
+        topic: Topic,
+        shards: &[u16],
+    ) -> Result<Vec<Self>, sqlx::Error> {
+        let names: Vec<_> = projections.iter().map(|projection| projection.describe().name).collect();
+        let mut places = checkpoints::load(connection, &names, topic, shards).await?;
+        let mut running = Vec::with_capacity(names.len());
+        for (&projection, name) in projections.iter().zip(names) {
+            let applied = places.remove(name).unwrap_or_default();
+            let parked = careful::load(connection, name).await?;
+            running.push(Self { projection, name, applied, parked });
+        }
+        Ok(running)
+    }
+
+    fn moves(&self, reached: &Places) -> impl Iterator<Item = Move> {
+        let ahead = self.applied.iter().filter_map(|(shard, from)| {
+            let to = *reached.get(shard)?;
+            (to > *from).then_some((*shard, *from, to))
+        });
+        ahead.map(|(shard, from, to)| Move { projection: self.name, shard, from, to })
+    }
+
+    async fn apply(
+        &mut self,
+        connection: &mut PgConnection,
+        batch: &[Arc<Record>],
+        closely: bool,
+    ) -> Result<Vec<Parked>, ApplyError> {
+        let is_new = |record: &Arc<Record>| self.applied.get(&record.shard).is_some_and(|at| record.position > *at);
+        if !closely && self.parked.is_empty() && batch.iter().all(is_new) {
+            careful::apply(connection, self.projection, batch).await?;
+            return Ok(Vec::new());
+        }
+        if !self.parked.is_empty() {
+            // A rebuild may have found a place for some of them, and left the checkpoints where they were.
+            self.parked = careful::load(connection, self.name).await?;
+        }
+        let new: Vec<_> = batch.iter().filter(|record| is_new(record)).cloned().collect();
+        if new.is_empty() {
+            return Ok(Vec::new());
+        }
+        careful::apply_rest(connection, self.projection, new, &mut self.parked).await
+    }
+}
+
+/// What all of them have applied of each shard.
+pub(super) fn least(running: &[Running]) -> Places {
+    let mut least = Places::new();
+    for (&shard, &applied) in running.iter().flat_map(|one| &one.applied) {
+        least.entry(shard).and_modify(|position| *position = applied.min(*position)).or_insert(applied);
+    }
+    least
+}
