@@ -314,3 +314,48 @@ async fn a_shard_that_is_taken_over_is_told_from_a_little_before() {
     stop.cancel();
     running.await.unwrap();
 }
+
+/// Two processes that share the shards, and tell these.
+async fn two(world: &World, database: &Database, told: [&Arc<Told>; 2]) -> [Member; 2] {
+    let members = told.map(|told| Member::telling(world, database.pool(), Arc::clone(told) as _));
+    let shares = "SELECT count(*) FROM state.leases GROUP BY member";
+    eventually("each has its share", BOUND, async || {
+        let shares: Vec<i64> = sqlx::query_scalar(shares).fetch_all(database.pool()).await.unwrap();
+        shares == [i64::from(SHARDS); 2]
+    })
+    .await;
+    members
+}
+
+#[tokio::test]
+async fn of_several_processes_one_tells_where_all_are_reached_and_else_each_its_own() {
+    let (world, database) = (World::new(), Database::new().await);
+    let (everywhere, own) = (Told::everywhere(), [Arc::<Told>::default(), Arc::default()]);
+    let said = async |expected: usize, told: &[&Arc<Told>]| {
+        let mut places = Vec::new();
+        for room in 20..20 + u128::from(SHARDS) {
+            places.push(world.append(Room::new(room).created(&[])).await.place());
+        }
+        for told in told {
+            eventually("the hints", BOUND, async || told.hints.lock().len() >= expected).await;
+            let mut heard: Vec<_> = told.hints.lock().iter().map(|hint| hint.record.place()).collect();
+            heard.sort_unstable();
+            assert_eq!(heard.len(), expected);
+            heard.retain(|place| places.contains(place));
+            assert_eq!(heard, places);
+        }
+    };
+    let shards = usize::from(SHARDS);
+    let members = two(&world, &database, [&everywhere, &everywhere]).await;
+    said(shards, &[&everywhere]).await;
+    said(2 * shards, &[&everywhere]).await;
+    applied_all(&world, database.pool()).await;
+    for member in members {
+        member.leave().await;
+    }
+    let members = two(&world, &database, [&own[0], &own[1]]).await;
+    said(shards, &[&own[0], &own[1]]).await;
+    for member in members {
+        member.leave().await;
+    }
+}
