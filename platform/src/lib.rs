@@ -13,4 +13,5 @@ pub mod live;
 pub mod postgres;
 pub mod registry;
 pub mod ring;
+pub mod redis;
 pub mod telemetry;

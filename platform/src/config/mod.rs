@@ -253,12 +253,13 @@ fn brokers(text: &str) -> Result<String, String> {
 
 /// A list of URLs, which may hold a password.
 fn redis_urls(text: &str) -> Result<SecretString, String> {
-    let is_redis =
-        |url: &str| ["redis://", "rediss://"].iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme));
-    if text.split(',').map(str::trim).all(is_redis) {
-        Ok(text.into())
-    } else {
-        Err("a URL such as redis://localhost:6379, or several separated by commas, is wanted".into())
+    if text.split(',').any(|url| url.trim().starts_with("rediss://")) {
+        return Err("Redis is not spoken to over TLS: reach it through a private network or a TLS proxy, and say redis://".into());
+    }
+    let urls = SecretString::from(text);
+    match crate::redis::parse_urls(&urls) {
+        Ok(_) => Ok(urls),
+        Err(_) => Err("a URL such as redis://localhost:6379, or several separated by commas, is wanted".into()),
     }
 }
 
