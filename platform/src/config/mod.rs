@@ -254,7 +254,10 @@ fn brokers(text: &str) -> Result<String, String> {
 /// A list of URLs, which may hold a password.
 fn redis_urls(text: &str) -> Result<SecretString, String> {
     if text.split(',').any(|url| url.trim().starts_with("rediss://")) {
-        return Err("Redis is not spoken to over TLS: reach it through a private network or a TLS proxy, and say redis://".into());
+        return Err(
+            "Redis is not spoken to over TLS: reach it through a private network or a TLS proxy, and say redis://"
+                .into(),
+        );
     }
     let urls = SecretString::from(text);
     match crate::redis::parse_urls(&urls) {

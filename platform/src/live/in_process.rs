@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::future::{BoxFuture, ready};
 use parking_lot::RwLock;
 
 use super::{Channel, Connected, Hint, LiveBus, LiveSink};
@@ -29,12 +30,18 @@ impl LiveBus for InProcessLive {
     }
 
     /// Every gateway is told everything.
-    async fn listen(&self, _: Channel) {}
+    fn listen(&self, _: Channel) -> BoxFuture<'static, ()> {
+        Box::pin(ready(()))
+    }
 
     fn ignore(&self, _: Channel) {}
 
     fn is_up(&self) -> bool {
         true
+    }
+
+    fn outages(&self) -> u64 {
+        0
     }
 
     fn addresses_members(&self) -> bool {
@@ -44,47 +51,21 @@ impl LiveBus for InProcessLive {
 
 #[cfg(test)]
 mod tests {
-    use parking_lot::Mutex;
-    use schemas::{Event, Record, Topic, UserChanged};
-    use time::OffsetDateTime;
-    use uuid::Uuid;
-
     use super::*;
+    use crate::live::contract::{self, Harness};
 
-    #[derive(Default)]
-    struct Told(Mutex<Vec<Channel>>);
+    struct InProcess(Arc<InProcessLive>);
 
-    impl LiveSink for Told {
-        fn deliver(&self, hints: &[Hint]) {
-            self.0.lock().extend(hints.iter().map(|hint| hint.channel));
+    #[async_trait(?Send)]
+    impl Harness for InProcess {
+        async fn new() -> Self {
+            Self(Arc::default())
         }
 
-        fn connected(&self, _: Connected) {}
+        async fn process(&self) -> Arc<dyn LiveBus> {
+            self.0.clone()
+        }
     }
 
-    #[tokio::test]
-    async fn every_gateway_is_told_in_order_from_the_moment_it_is_attached() {
-        let (live, first, second) = (InProcessLive::default(), Arc::new(Told::default()), Arc::new(Told::default()));
-        let (user_id, at) = (Uuid::nil(), OffsetDateTime::UNIX_EPOCH);
-        let record = Arc::new(Record {
-            topic: Topic::Users,
-            shard: 0,
-            position: 1,
-            event_id: user_id,
-            key: user_id,
-            at,
-            correlation: None,
-            causation: None,
-            trace: None,
-            event: Event::UserPasswordChanged(UserChanged { user_id, at }),
-        });
-        let hint = |channel| Hint { channel, record: Arc::clone(&record), audience: None };
-        let (user, room) = (Channel::User(user_id), Channel::Conversation(user_id));
-        live.attach(Arc::clone(&first) as _);
-        live.publish(vec![hint(user)]).await;
-        live.attach(Arc::clone(&second) as _);
-        live.publish(vec![hint(room), hint(user)]).await;
-        assert_eq!(*first.0.lock(), [user, room, user]);
-        assert_eq!(*second.0.lock(), [room, user]);
-    }
+    contract::suite!(InProcess);
 }

@@ -2,14 +2,19 @@
 //!
 //! Lossy by design: a hint tells a gateway sooner what it would find out anyway from the committed heads.
 
+#[cfg(test)]
+mod contract;
 mod in_process;
+mod redis;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use schemas::Record;
 use uuid::Uuid;
 
+pub use self::redis::RedisLive;
 pub use in_process::InProcessLive;
 
 /// Conversations of more members are told on a channel of their own; in others every member is told on theirs.
@@ -59,9 +64,10 @@ pub trait LiveBus: Send + Sync + 'static {
     /// Has `sink` told from now on what this process listens to.
     fn attach(&self, sink: Arc<dyn LiveSink>);
 
-    /// Listens to a channel: once it returns, what is published there later comes, unless it is lost; within a bound,
-    /// also where the bus is away. Each call wants one of [`LiveBus::ignore`].
-    async fn listen(&self, channel: Channel);
+    /// Listens to a channel, from this call on. Once the future is over, what is published there later comes, unless it
+    /// is lost; that is within a bound, also where the bus is away. Each call wants one of [`LiveBus::ignore`], whatever
+    /// became of the future.
+    fn listen(&self, channel: Channel) -> BoxFuture<'static, ()>;
 
     /// Listens no longer.
     fn ignore(&self, channel: Channel);
@@ -69,6 +75,9 @@ pub trait LiveBus: Send + Sync + 'static {
     /// Whether hints come through at this moment, as far as is known. While they do not, the log has to be looked at
     /// more often.
     fn is_up(&self) -> bool;
+
+    /// How often hints were lost, or may have been: where it moved, the log has to be looked at now.
+    fn outages(&self) -> u64;
 
     /// Whether conversations that are not [`WIDE`] are told by their members' channels: then hints carry an audience.
     fn addresses_members(&self) -> bool;

@@ -23,7 +23,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use connect::ConnectError;
 pub(crate) use connect::parse_urls;
-pub(crate) use node::Node;
+pub(crate) use node::{Node, Pause, connection};
 pub(crate) use slots::Slots;
 
 /// How long a cluster may have moved slots without anybody noticing by an answer.

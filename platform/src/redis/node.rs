@@ -153,30 +153,27 @@ impl State {
         bound: Duration,
         answer: Result<redis::RedisResult<T>, tokio::time::error::Elapsed>,
     ) -> Result<T, RedisError> {
-        match answer {
-            Ok(answer) => {
-                self.strikes.store(0, Ordering::Relaxed);
-                answer.map_err(|error| {
-                    if error.is_unrecoverable_error() {
-                        self.give_up();
-                        return RedisError::Away;
-                    }
-                    RedisError::Refused(error)
-                })
+        let Ok(answer) = answer else {
+            if self.strikes.fetch_add(1, Ordering::Relaxed) + 1 >= STRIKES {
+                self.give_up();
             }
-            Err(_) => {
-                if self.strikes.fetch_add(1, Ordering::Relaxed) + 1 >= STRIKES {
-                    self.give_up();
-                }
-                Err(RedisError::Slow(bound))
+            return Err(RedisError::Slow(bound));
+        };
+        self.strikes.store(0, Ordering::Relaxed);
+        answer.map_err(|error| {
+            if error.is_unrecoverable_error() {
+                self.give_up();
+                return RedisError::Away;
             }
-        }
+            RedisError::Refused(error)
+        })
     }
 
     /// Nobody waits for this connection any more.
     fn give_up(&self) {
-        *self.connection.write() = None;
-        self.broken.notify_one();
+        if self.connection.write().take().is_some() {
+            self.broken.notify_one();
+        }
     }
 
     /// Until the connection does not answer any more.
