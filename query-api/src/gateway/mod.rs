@@ -76,6 +76,7 @@ pub(crate) struct Shared {
     store: Store,
     cursors: Cursors,
     hub: Arc<Hub>,
+    live: Arc<dyn LiveBus>,
     clock: Clock,
     figures: Figures,
     /// Cancelled once the server drains.
@@ -125,7 +126,8 @@ impl Gateway {
             origins,
             store: Store::new(pool.clone()),
             cursors: Cursors::new(pool),
-            hub: Arc::new(Hub::new()),
+            hub: Arc::new(Hub::new(&live)),
+            live: live.clone(),
             clock: Clock::new(),
             figures: Figures::new(),
             stop: CancellationToken::new(),

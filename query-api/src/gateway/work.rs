@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use platform::auth::Caller;
 use platform::http::Problem as Refusal;
+use platform::live::Connected;
 use schemas::Position;
 use schemas::rest::{AdvanceReceipt, MessageSent, Problem, SendMessage};
 use tokio::time::sleep;
@@ -147,7 +148,11 @@ async fn start(
     given: Vec<(Uuid, u64)>,
 ) -> Result<Plan, Failed> {
     // First who comes into a conversation from now on is told, then what was before is read.
-    shared.hub.enter(mailbox);
+    if let Some(heard) = shared.hub.enter(mailbox) {
+        heard.await;
+        let (user_id, device_id, connection_id) = (caller.user_id, caller.device_id, mailbox.connection_id());
+        shared.live.connected(Connected { user_id, device_id, connection_id }).await;
+    }
     caught_up(shared).await?;
     let (user_id, device_id) = (caller.user_id, caller.device_id);
     let mut tries = 0;
@@ -160,9 +165,9 @@ async fn start(
         tries += 1;
         sleep(WHOLE_PAUSE).await;
     };
-    for stay in &stored.stays {
-        shared.hub.listen(mailbox, stay.conversation_id, stay.head);
-    }
+    // Heard before the heads are read: nothing falls between the two.
+    let listen = |stay: &Stay| shared.hub.listen(mailbox, stay.conversation_id, stay.head, Some(stay.members)).1;
+    join_all(stored.stays.iter().filter_map(listen).collect::<Vec<_>>()).await;
     let conversations: Vec<Uuid> = stored.stays.iter().map(|stay| stay.conversation_id).collect();
     let heads = if conversations.is_empty() { HashMap::new() } else { shared.port.heads(&conversations).await? };
     let plan = Plan::new(&stored, &given, &heads);
@@ -179,7 +184,8 @@ async fn stays(shared: &Shared, mailbox: &Arc<Mailbox>, user_id: Uuid) -> Result
     caught_up(shared).await?;
     let mut stays = shared.store.stays(user_id).await?;
     for stay in &mut stays {
-        stay.head = stay.head.max(shared.hub.listen(mailbox, stay.conversation_id, stay.head));
+        let told = shared.hub.join(mailbox, stay.conversation_id, stay.head, Some(stay.members));
+        stay.head = stay.head.max(told);
     }
     Ok(stays)
 }

@@ -91,6 +91,11 @@ impl Mailbox {
         }
     }
 
+    /// The connection's id.
+    pub(crate) fn connection_id(&self) -> Uuid {
+        self.connection_id
+    }
+
     /// Puts a note in.
     pub(super) fn put(&self, note: Note) {
         let mut inner = self.inner.lock();
@@ -99,6 +104,13 @@ impl Mailbox {
         } else {
             inner.missed.get_or_insert_default().note(&note);
         }
+        Self::wake(inner);
+    }
+
+    /// Has watermarks read again.
+    pub(super) fn miss_receipts(&self, conversation_id: Uuid) {
+        let mut inner = self.inner.lock();
+        inner.missed.get_or_insert_default().receipts.insert(conversation_id);
         Self::wake(inner);
     }
 

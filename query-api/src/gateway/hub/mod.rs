@@ -1,5 +1,6 @@
 //! The gateway's end of the live bus: who listens to what. An event is encoded once for all its devices.
 
+mod ears;
 mod mailbox;
 
 use std::collections::HashMap;
@@ -8,13 +9,15 @@ use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 use platform::auth::Caller;
-use platform::live::{Channel, Connected, Hint, LiveSink};
+use platform::live::{Channel, Connected, Hint, LiveBus, LiveSink};
 use schemas::ws::close;
 use schemas::{Body, Event as Happening, Record};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::protocol::event::{Event, Receipt};
+use ears::Ears;
+pub(crate) use ears::Heard;
 pub(crate) use mailbox::{Mailbox, Note};
 
 /// Locks over which conversations are spread.
@@ -34,6 +37,7 @@ pub(crate) struct Hub {
     sessions: Mutex<HashMap<Uuid, Boxes>>,
     /// Told when a connection went.
     gone: Notify,
+    ears: Ears,
 }
 
 /// Who listens to a conversation.
@@ -43,31 +47,51 @@ struct Room {
     listeners: Arc<Boxes>,
     /// The highest number that was told.
     head: u64,
+    /// How many members there are, as far as is known.
+    members: Option<u32>,
+    /// Whether it is listened to by itself, and not only where its members are.
+    wide: bool,
 }
 
-/// Removes one, by identity.
-fn remove(boxes: &mut Boxes, mailbox: &Arc<Mailbox>) {
-    if let Some(place) = boxes.iter().position(|other| Arc::ptr_eq(other, mailbox)) {
+impl Room {
+    /// Follows who comes and goes, where it is known how many there were.
+    fn count(&mut self, body: &Body) {
+        let change = match body {
+            Body::MemberJoined(_) => 1,
+            Body::MemberLeft(_) => -1,
+            _ => return,
+        };
+        self.members = self.members.map(|members| members.saturating_add_signed(change));
+    }
+}
+
+/// Removes one, by identity; whether it was there.
+fn remove(boxes: &mut Boxes, mailbox: &Arc<Mailbox>) -> bool {
+    let place = boxes.iter().position(|other| Arc::ptr_eq(other, mailbox));
+    if let Some(place) = place {
         boxes.swap_remove(place);
     }
+    place.is_some()
 }
 
-fn remove_from(map: &mut HashMap<Uuid, Boxes>, key: Uuid, mailbox: &Arc<Mailbox>) {
-    if let Some(boxes) = map.get_mut(&key) {
-        remove(boxes, mailbox);
-        if boxes.is_empty() {
-            map.remove(&key);
-        }
+fn remove_from(map: &mut HashMap<Uuid, Boxes>, key: Uuid, mailbox: &Arc<Mailbox>) -> bool {
+    let Some(boxes) = map.get_mut(&key) else { return false };
+    let was_there = remove(boxes, mailbox);
+    if boxes.is_empty() {
+        map.remove(&key);
     }
+    was_there
 }
 
 impl Hub {
-    pub(crate) fn new() -> Self {
+    /// One that hears of `live` what those who are connected want to know; to be attached to it.
+    pub(crate) fn new(live: &Arc<dyn LiveBus>) -> Self {
         Self {
             rooms: (0..SHARDS).map(|_| Mutex::default()).collect(),
             users: RwLock::default(),
             sessions: Mutex::default(),
             gone: Notify::new(),
+            ears: Ears::new(live),
         }
     }
 
@@ -83,39 +107,80 @@ impl Hub {
         mailbox
     }
 
-    /// It said hello: it is told what concerns its user, and replaces an older one of its device.
-    pub(crate) fn enter(&self, mailbox: &Arc<Mailbox>) {
+    /// It said hello: it is told what concerns its user, once that is heard, and replaces an older one of its device.
+    pub(crate) fn enter(&self, mailbox: &Arc<Mailbox>) -> Option<Heard> {
+        let channel = Channel::User(mailbox.user_id);
         // Held to the end: one that is gone by then is not entered, one that goes later is found.
         let rooms = mailbox.rooms.lock();
         if rooms.is_none() {
-            return;
+            return None;
         }
         let mut users = self.users.write();
         let boxes = users.entry(mailbox.user_id).or_insert_with(|| Vec::with_capacity(1));
         if boxes.iter().any(|other| Arc::ptr_eq(other, mailbox)) {
-            return;
+            return self.ears.heard(channel);
         }
+        let heard = self.ears.listen(channel);
         boxes.retain(|other| {
             let same = other.device_id == mailbox.device_id;
             if same {
                 other.close(close::REPLACED, REPLACED);
+                self.ears.ignore(channel);
             }
             !same
         });
         boxes.push(mailbox.clone());
+        heard
     }
 
-    /// Has it told what happens in a conversation; answers how far that has been told.
-    pub(crate) fn listen(&self, mailbox: &Arc<Mailbox>, conversation_id: Uuid, head: u64) -> u64 {
+    /// Has it told what happens in a conversation, of so many members where that is known; answers how far that has
+    /// been told, and what is to be waited for until it is heard.
+    pub(crate) fn listen(
+        &self,
+        mailbox: &Arc<Mailbox>,
+        conversation_id: Uuid,
+        head: u64,
+        members: Option<u32>,
+    ) -> (u64, Option<Heard>) {
         let mut rooms = mailbox.rooms.lock();
-        let Some(rooms) = rooms.as_mut() else { return 0 };
+        let Some(rooms) = rooms.as_mut() else { return (0, None) };
         let mut shard = self.shard(conversation_id).lock();
         let room = shard.entry(conversation_id).or_default();
         if rooms.insert(conversation_id) {
             Arc::make_mut(&mut room.listeners).push(mailbox.clone());
         }
-        room.head = room.head.max(head);
-        room.head
+        // Others may not have been told as much as is known of it here.
+        if room.listeners.len() == 1 {
+            room.head = room.head.max(head);
+        }
+        room.members = members.or(room.members);
+        let pending = if room.wide {
+            self.ears.heard(Channel::Conversation(conversation_id))
+        } else {
+            self.widen(conversation_id, room)
+        };
+        (room.head, pending)
+    }
+
+    /// Listens to a conversation by itself where it has grown so large.
+    fn widen(&self, conversation_id: Uuid, room: &mut Room) -> Option<Heard> {
+        if room.wide || !self.ears.wants(room.members) {
+            return None;
+        }
+        room.wide = true;
+        self.ears.listen(Channel::Conversation(conversation_id))
+    }
+
+    /// As [`Hub::listen`], of a conversation that goes on meanwhile: it is looked at once it is heard.
+    pub(crate) fn join(&self, mailbox: &Arc<Mailbox>, conversation_id: Uuid, head: u64, members: Option<u32>) -> u64 {
+        let (told, pending) = self.listen(mailbox, conversation_id, head, members);
+        self.ears.look_at(conversation_id, pending);
+        told
+    }
+
+    /// Waits for conversations that began to be heard while they went on: what was said before then is to be looked for.
+    pub(crate) async fn fresh(&self) -> Vec<(Uuid, Heard)> {
+        self.ears.fresh().await
     }
 
     fn ignore(&self, mailbox: &Arc<Mailbox>, conversation_id: Uuid) {
@@ -130,6 +195,9 @@ impl Hub {
         if let Some(room) = shard.get_mut(&conversation_id) {
             remove(Arc::make_mut(&mut room.listeners), mailbox);
             if room.listeners.is_empty() {
+                if room.wide {
+                    self.ears.ignore(Channel::Conversation(conversation_id));
+                }
                 shard.remove(&conversation_id);
             }
         }
@@ -141,7 +209,9 @@ impl Hub {
         for conversation_id in rooms.unwrap_or_default() {
             self.leave_room(mailbox, conversation_id);
         }
-        remove_from(&mut self.users.write(), mailbox.user_id, mailbox);
+        if remove_from(&mut self.users.write(), mailbox.user_id, mailbox) {
+            self.ears.ignore(Channel::User(mailbox.user_id));
+        }
         remove_from(&mut self.sessions.lock(), mailbox.session_id, mailbox);
         self.gone.notify_waiters();
     }
@@ -213,14 +283,33 @@ impl Hub {
         self.users.read().keys().copied().collect()
     }
 
-    /// A user is in a conversation: tells those of its devices that do not listen to it.
-    pub(crate) fn stay(&self, user_id: Uuid, conversation_id: Uuid, joined: u64, head: u64) {
+    /// A user is in a conversation of so many members: tells those of its devices that do not listen to it.
+    pub(crate) fn stay(&self, user_id: Uuid, conversation_id: Uuid, joined: u64, head: u64, members: u32) {
         for mailbox in self.boxes(user_id) {
             let listens = mailbox.rooms.lock().as_ref().is_none_or(|rooms| rooms.contains(&conversation_id));
-            if !listens {
-                self.listen(&mailbox, conversation_id, head);
+            if listens {
+                self.grown(conversation_id, members);
+            } else {
+                self.join(&mailbox, conversation_id, head, Some(members));
                 mailbox.put(Note::Stay(conversation_id, joined, head));
             }
+        }
+    }
+
+    /// A conversation has so many members.
+    fn grown(&self, conversation_id: Uuid, members: u32) {
+        let mut shard = self.shard(conversation_id).lock();
+        let Some(room) = shard.get_mut(&conversation_id) else { return };
+        room.members = Some(members);
+        let pending = self.widen(conversation_id, room);
+        self.ears.look_at(conversation_id, pending);
+    }
+
+    /// Watermarks moved in a conversation, and it may be that nobody was told.
+    pub(crate) fn receipts_missed(&self, conversation_id: Uuid) {
+        let listeners = self.shard(conversation_id).lock().get(&conversation_id).map(|room| room.listeners.clone());
+        for mailbox in listeners.iter().flat_map(|listeners| listeners.iter()) {
+            mailbox.miss_receipts(conversation_id);
         }
     }
 
@@ -234,6 +323,11 @@ impl Hub {
             let mut shard = self.shard(conversation_id).lock();
             let Some(room) = shard.get_mut(&conversation_id) else { return };
             if let Happening::Numbered(numbered) = &record.event {
+                if numbered.seq > room.head {
+                    room.count(&numbered.body);
+                    let pending = self.widen(conversation_id, room);
+                    self.ears.look_at(conversation_id, pending);
+                }
                 room.head = room.head.max(numbered.seq);
             }
             room.listeners.clone()
@@ -262,11 +356,12 @@ impl Hub {
         let Some(note) = last.note(record).filter(|_| !boxes.is_empty()) else { return };
         for mailbox in boxes {
             match &numbered.body {
-                Body::Created(_) => {
-                    self.listen(&mailbox, numbered.conversation_id, numbered.seq);
+                Body::Created(created) => {
+                    let members = u32::try_from(created.members.len()).ok();
+                    self.join(&mailbox, numbered.conversation_id, numbered.seq, members);
                 }
                 Body::MemberJoined(joined) if joined.user_id == user_id => {
-                    self.listen(&mailbox, numbered.conversation_id, numbered.seq);
+                    self.join(&mailbox, numbered.conversation_id, numbered.seq, None);
                 }
                 Body::MemberLeft(left) if left.user_id == user_id => self.ignore(&mailbox, numbered.conversation_id),
                 _ => {}
@@ -339,13 +434,19 @@ mod tests {
     use std::collections::HashSet;
     use std::task::{Context, Poll, Waker};
 
+    use futures::future::ready;
+    use platform::live::InProcessLive;
     use schemas::{
-        ConversationCreated, History, InitialMember, Kind, MemberLeft, Numbered, ReceiptMoved, Role, SessionChanged,
-        Topic,
+        ConversationCreated, History, InitialMember, Kind, MemberJoined, MemberLeft, Numbered, ReceiptMoved, Role,
+        SessionChanged, Topic,
     };
     use time::OffsetDateTime;
 
     use super::*;
+
+    fn hub() -> Hub {
+        Hub::new(&(Arc::new(InProcessLive::default()) as _))
+    }
 
     fn caller(user: u128, device: u128) -> Caller {
         let [user_id, device_id] = [user, device].map(Uuid::from_u128);
@@ -414,7 +515,7 @@ mod tests {
 
     #[test]
     fn who_comes_in_listens_and_who_leaves_stops() {
-        let hub = Hub::new();
+        let hub = hub();
         let [ann, ben, eve] = [1, 2, 3].map(|user| enter(&hub, user, 1));
         let begun = created();
         hub.deliver(&[
@@ -444,10 +545,10 @@ mod tests {
 
     #[test]
     fn an_event_is_encoded_once() {
-        let hub = Hub::new();
+        let hub = hub();
         let boxes = [1, 2, 3].map(|user| enter(&hub, user, 1));
         for mailbox in &boxes {
-            hub.listen(mailbox, room(), 0);
+            hub.listen(mailbox, room(), 0, None);
         }
         hub.deliver(&[hint(Channel::Conversation(room()), &created())]);
         let frames: Vec<_> = boxes
@@ -465,10 +566,10 @@ mod tests {
 
     #[test]
     fn watermarks_go_where_fan_out_says() {
-        let hub = Hub::new();
+        let hub = hub();
         let [ann, ben] = [1, 2].map(|user| enter(&hub, user, 1));
-        hub.listen(&ann, room(), 0);
-        hub.listen(&ben, room(), 0);
+        hub.listen(&ann, room(), 0, None);
+        hub.listen(&ben, room(), 0, None);
         let moved = record(Happening::MessageRead(ReceiptMoved {
             conversation_id: room(),
             user_id: ann.user_id,
@@ -486,7 +587,7 @@ mod tests {
 
     #[test]
     fn a_newer_connection_of_a_device_replaces_the_older() {
-        let hub = Hub::new();
+        let hub = hub();
         let (old, other) = (enter(&hub, 1, 1), enter(&hub, 1, 2));
         let new = enter(&hub, 1, 1);
         assert_eq!(old.closing().map(|(code, _)| code), Some(close::REPLACED));
@@ -501,7 +602,7 @@ mod tests {
 
     #[test]
     fn revocation_and_drain_reach_all() {
-        let hub = Hub::new();
+        let hub = hub();
         let (one, other) = (enter(&hub, 1, 1), hub.connect(&caller(1, 2)));
         let session = SessionChanged {
             user_id: one.user_id,
@@ -520,16 +621,124 @@ mod tests {
 
     #[test]
     fn heads_and_stays_are_told_to_those_who_do_not_know() {
-        let hub = Hub::new();
+        let hub = hub();
         let ann = enter(&hub, 1, 1);
-        hub.listen(&ann, room(), 5);
+        hub.listen(&ann, room(), 5, None);
         hub.head(room(), 5);
         assert_eq!(told(&ann).0, Vec::<u64>::new());
         hub.head(room(), 6);
         assert_eq!(told(&ann).0, [1006]);
-        hub.stay(ann.user_id, room(), 0, 7);
+        hub.stay(ann.user_id, room(), 0, 7, 2);
         assert_eq!(told(&ann).0, Vec::<u64>::new(), "it listens already");
-        hub.stay(ann.user_id, Uuid::from_u128(78), 3, 7);
+        hub.stay(ann.user_id, Uuid::from_u128(78), 3, 7, 2);
         assert_eq!(told(&ann).0, [1007]);
+    }
+
+    /// A live bus of channels, which counts how often each is wanted.
+    #[derive(Default)]
+    struct Channels(Mutex<HashMap<Channel, u32>>);
+
+    impl Channels {
+        fn wanted(&self) -> HashSet<Channel> {
+            self.0.lock().iter().filter(|(_, count)| **count > 0).map(|(channel, _)| *channel).collect()
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl LiveBus for Channels {
+        async fn publish(&self, _: Vec<Hint>) {}
+
+        async fn connected(&self, _: Connected) {}
+
+        fn attach(&self, _: Arc<dyn LiveSink>) {}
+
+        fn listen(&self, channel: Channel) -> Heard {
+            *self.0.lock().entry(channel).or_default() += 1;
+            Box::pin(ready(()))
+        }
+
+        fn ignore(&self, channel: Channel) {
+            *self.0.lock().get_mut(&channel).unwrap() -= 1;
+        }
+
+        fn is_up(&self) -> bool {
+            true
+        }
+
+        fn outages(&self) -> u64 {
+            0
+        }
+
+        fn addresses_members(&self) -> bool {
+            true
+        }
+    }
+
+    fn joined(seq: u64, user: u128) -> Arc<Record> {
+        let by = Uuid::from_u128(1);
+        numbered(seq, Body::MemberJoined(MemberJoined { user_id: Uuid::from_u128(user), role: Role::Member, by }))
+    }
+
+    #[tokio::test]
+    async fn what_nobody_here_wants_is_not_listened_to() {
+        let channels = Arc::new(Channels::default());
+        let hub = Hub::new(&(channels.clone() as _));
+        let all = Channel::Conversation(room());
+        let [ann, ben] = [1, 2].map(|user| enter(&hub, user, 1));
+        let again = enter(&hub, 1, 1);
+        let of = |mailbox: &Mailbox| Channel::User(mailbox.user_id);
+        assert_eq!(channels.wanted(), HashSet::from([of(&ann), of(&ben)]));
+        // Small, it is told where its members are; nearly wide, by itself.
+        hub.listen(&again, room(), 0, Some(3));
+        assert!(!channels.wanted().contains(&all));
+        hub.stay(again.user_id, room(), 0, 0, 90);
+        assert!(!channels.wanted().contains(&all));
+        hub.deliver(&[hint(all, &joined(1, 9)), hint(all, &joined(1, 9))]);
+        assert!(channels.wanted().contains(&all));
+        assert_eq!(hub.fresh().await.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), [room()]);
+        hub.listen(&ben, room(), 0, Some(91));
+        for mailbox in [&ann, &again] {
+            hub.disconnect(mailbox);
+        }
+        assert_eq!(channels.wanted(), HashSet::from([of(&ben), all]));
+        hub.disconnect(&ben);
+        assert_eq!(channels.wanted(), HashSet::new());
+        assert!(hub.is_deserted());
+    }
+
+    #[tokio::test]
+    async fn who_comes_into_a_conversation_of_unknown_size_listens_to_it() {
+        let channels = Arc::new(Channels::default());
+        let hub = Hub::new(&(channels.clone() as _));
+        let ann = enter(&hub, 1, 1);
+        hub.deliver(&[hint(Channel::User(ann.user_id), &joined(7, 1))]);
+        assert!(channels.wanted().contains(&Channel::Conversation(room())));
+        assert_eq!(hub.fresh().await.len(), 1);
+        hub.deliver(&[hint(Channel::User(ann.user_id), &created())]);
+        let other = enter(&hub, 2, 1);
+        hub.listen(&other, Uuid::from_u128(78), 0, Some(2));
+        assert!(!channels.wanted().contains(&Channel::Conversation(Uuid::from_u128(78))));
+    }
+
+    #[test]
+    fn who_comes_later_and_knows_more_takes_nothing_from_others() {
+        let hub = hub();
+        let [ann, ben] = [1, 2].map(|user| enter(&hub, user, 1));
+        hub.listen(&ann, room(), 1, None);
+        hub.listen(&ben, room(), 4, None);
+        hub.head(room(), 4);
+        assert_eq!(told(&ann).0, [1004]);
+    }
+
+    #[test]
+    fn missed_watermarks_are_read_again() {
+        let hub = hub();
+        let ann = enter(&hub, 1, 1);
+        hub.listen(&ann, room(), 0, None);
+        hub.receipts_missed(room());
+        let Poll::Ready(mail) = ann.poll(&mut Context::from_waker(Waker::noop()), true, true) else {
+            panic!("nothing")
+        };
+        assert_eq!(mail.missed.unwrap().receipts, [room()]);
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct Stay {
     pub(crate) head: u64,
     /// The user's own watermark.
     pub(crate) delivered_to: u64,
+    /// How many members there are.
+    pub(crate) members: u32,
 }
 
 /// What a device has taken of a conversation.
@@ -166,7 +168,7 @@ mod tests {
     }
 
     fn stay(number: u128, joined: u64, head: u64) -> Stay {
-        Stay { conversation_id: id(number), joined, head, delivered_to: 0 }
+        Stay { conversation_id: id(number), joined, head, delivered_to: 0, members: 2 }
     }
 
     fn cursor(number: u128, joined: u64, acked: u64) -> Cursor {

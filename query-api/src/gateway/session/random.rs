@@ -141,7 +141,7 @@ impl World {
         self.session.text(self.now_ms, OffsetDateTime::UNIX_EPOCH, &hello, &mut self.out);
         // As the work does it: the read model has all that is committed when membership is looked at.
         self.applied = self.head();
-        let stay = |joined| Stay { conversation_id: ROOM, joined, head: self.head(), delivered_to: 0 };
+        let stay = |joined| Stay { conversation_id: ROOM, joined, head: self.head(), delivered_to: 0, members: 2 };
         let stored = Stored {
             known: self.known,
             stays: self.stay.map(stay).into_iter().collect(),

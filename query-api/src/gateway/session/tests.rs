@@ -53,7 +53,7 @@ pub(super) fn caller() -> Caller {
 }
 
 pub(super) fn begin(conversation_id: Uuid, joined: u64, after: u64, head: u64) -> Begin {
-    let stay = Stay { conversation_id, joined, head, delivered_to: 0 };
+    let stay = Stay { conversation_id, joined, head, delivered_to: 0, members: 2 };
     Begin { stay, after, receipts_since: None, unreported: None }
 }
 

@@ -385,7 +385,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 if cursor.acked_at.is_none() {
                     // It just came in; who listens already goes on listening.
                     let id = cursor.conversation_id;
-                    let head = self.shared.hub.listen(&self.mailbox, id, cursor.acked);
+                    let head = self.shared.hub.join(&self.mailbox, id, cursor.acked, None);
                     self.session.heads(now_ms, &[(id, head)], &mut self.out);
                 }
                 self.shared.cursors.keep(caller.user_id, caller.device_id, cursor);

@@ -30,7 +30,7 @@ fn count(number: i64) -> u64 {
     u64::try_from(number).unwrap_or_default()
 }
 
-type StayRow = (Uuid, i64, i64, i64);
+type StayRow = (Uuid, i64, i64, i64, i32);
 
 impl Store {
     pub(crate) fn new(pool: PgPool) -> Self {
@@ -76,7 +76,8 @@ impl Store {
     /// The conversations that a user is in.
     pub(crate) async fn stays(&self, user_id: Uuid) -> Result<Vec<Stay>, sqlx::Error> {
         let rows: Vec<StayRow> = sqlx::query_as(
-            "SELECT m.conversation_id, m.joined_seq, c.last_seq, coalesce(r.delivered_to, m.joined_seq)
+            "SELECT m.conversation_id, m.joined_seq, c.last_seq, coalesce(r.delivered_to, m.joined_seq),
+                    c.member_count
                FROM read.members m
                JOIN read.conversations c ON c.conversation_id = m.conversation_id
                LEFT JOIN read.receipts r ON r.conversation_id = m.conversation_id AND r.user_id = m.user_id
@@ -86,26 +87,47 @@ impl Store {
         .bind(user_id)
         .fetch_all(&self.pool)
         .await?;
-        let stay = |(conversation_id, joined, head, delivered_to): StayRow| Stay {
+        let stay = |(conversation_id, joined, head, delivered_to, members): StayRow| Stay {
             conversation_id,
             joined: count(joined),
             head: count(head),
             delivered_to: count(delivered_to),
+            members: members.cast_unsigned(),
         };
         Ok(rows.into_iter().map(stay).collect())
     }
 
-    /// The conversations that these users are in: user, conversation, `joined`, head.
-    pub(crate) async fn stays_of_all(&self, users: &[Uuid]) -> Result<Vec<(Uuid, Uuid, u64, u64)>, sqlx::Error> {
-        let rows: Vec<(Uuid, Uuid, i64, i64)> = sqlx::query_as(
-            "SELECT m.user_id, m.conversation_id, m.joined_seq, c.last_seq
+    /// The conversations that these users are in: each user with the stay, without their watermark.
+    pub(crate) async fn stays_of_all(&self, users: &[Uuid]) -> Result<Vec<(Uuid, Stay)>, sqlx::Error> {
+        let rows: Vec<(Uuid, Uuid, i64, i64, i32)> = sqlx::query_as(
+            "SELECT m.user_id, m.conversation_id, m.joined_seq, c.last_seq, c.member_count
                FROM read.members m JOIN read.conversations c ON c.conversation_id = m.conversation_id
               WHERE m.user_id = ANY($1) AND m.left_seq IS NULL",
         )
         .bind(users)
         .fetch_all(&self.pool)
         .await?;
-        Ok(rows.into_iter().map(|(user, id, joined, head)| (user, id, count(joined), count(head))).collect())
+        let stay = |(user_id, conversation_id, joined, head, members): (Uuid, Uuid, i64, i64, i32)| {
+            let (joined, head, members) = (count(joined), count(head), members.cast_unsigned());
+            (user_id, Stay { conversation_id, joined, head, delivered_to: joined, members })
+        };
+        Ok(rows.into_iter().map(stay).collect())
+    }
+
+    /// Those of these conversations where a watermark moved since then.
+    pub(crate) async fn receipts_since(
+        &self,
+        conversations: &[Uuid],
+        since: OffsetDateTime,
+    ) -> Result<Vec<Uuid>, sqlx::Error> {
+        sqlx::query_scalar(
+            "SELECT DISTINCT conversation_id FROM read.receipts
+              WHERE conversation_id = ANY($1) AND greatest(delivered_at, read_at) > $2",
+        )
+        .bind(conversations)
+        .bind(since)
+        .fetch_all(&self.pool)
+        .await
     }
 
     /// The watermarks that a user is told: those that moved since the given times.

@@ -11,7 +11,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use platform::applied::AppliedPositions;
 use platform::auth::{AuthSettings, Authenticator, Caller, Keyring, Revocations, Tickets};
-use platform::live::{Channel, Hint, InProcessLive, LiveBus};
+use platform::live::{Channel, Hint, InProcessLive, LiveBus, WIDE};
 use schemas::rest::{AdvanceReceipt, MessageSent, Problem, SendMessage};
 use schemas::{
     Body, ConversationCreated, Event, History, InitialMember, Kind, MemberJoined, MemberLeft, Message, Numbered,
@@ -42,6 +42,7 @@ pub(super) struct World {
     pub(super) tickets: Tickets,
     pub(super) gateway: Gateway,
     pub(super) address: std::net::SocketAddr,
+    applied: AppliedPositions,
     stop: CancellationToken,
 }
 
@@ -57,7 +58,7 @@ type Taken = (Uuid, Uuid, Option<u64>, Option<u64>);
 /// The command side, the projectors and fan-out in one.
 pub(super) struct Port {
     pool: PgPool,
-    live: Arc<InProcessLive>,
+    live: Arc<dyn LiveBus>,
     applied: AppliedPositions,
     state: tokio::sync::Mutex<State>,
     /// While set, hints are lost.
@@ -197,8 +198,24 @@ impl Port {
             self.project(record).await;
         }
         if !self.deaf.load(Ordering::Relaxed) {
-            self.live.publish(hints(record)).await;
+            let mut hints = hints(record);
+            if self.live.addresses_members() {
+                let members = self.members(record.key).await;
+                let rooms = hints.iter_mut().filter(|hint| matches!(hint.channel, Channel::Conversation(_)));
+                rooms.for_each(|hint| hint.audience = Some(members.clone()).filter(|members| members.len() <= WIDE));
+            }
+            self.live.publish(hints).await;
         }
+    }
+
+    async fn members(&self, conversation_id: Uuid) -> Arc<[Uuid]> {
+        let members: Vec<Uuid> =
+            sqlx::query_scalar("SELECT user_id FROM read.members WHERE conversation_id = $1 AND left_seq IS NULL")
+                .bind(conversation_id)
+                .fetch_all(&self.pool)
+                .await
+                .unwrap();
+        members.into()
     }
 
     /// The read models catch up.
@@ -347,12 +364,44 @@ fn hints(record: &Arc<Record>) -> Vec<Hint> {
     }
 }
 
+/// A gateway, and where it is.
+async fn serve(
+    database: &Database,
+    port: &Arc<Port>,
+    applied: &AppliedPositions,
+    live: Arc<dyn LiveBus>,
+    auth: &Authenticator,
+    tickets: &Tickets,
+    stop: &CancellationToken,
+) -> (Gateway, std::net::SocketAddr) {
+    let gateway = Gateway::new(Dependencies {
+        pool: database.pool().clone(),
+        port: port.clone(),
+        applied: applied.clone(),
+        live,
+        authenticator: auth.clone(),
+        tickets: tickets.clone(),
+        origins: vec!["https://app.example.org".parse().unwrap()],
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = platform::http::frame(gateway.route());
+    tokio::spawn(platform::http::serve(listener, router, stop.clone(), Duration::from_secs(1)));
+    (gateway, address)
+}
+
 impl World {
     pub(super) async fn new() -> Self {
         Self::with(AuthSettings::default()).await
     }
 
     pub(super) async fn with(settings: AuthSettings) -> Self {
+        let live: Arc<dyn LiveBus> = Arc::new(InProcessLive::default());
+        Self::on(settings, live.clone(), live).await
+    }
+
+    /// With a gateway on this live bus, and fan-out on that one.
+    pub(super) async fn on(settings: AuthSettings, live: Arc<dyn LiveBus>, fan_out: Arc<dyn LiveBus>) -> Self {
         let database = Database::new().await;
         let pool = database.pool().clone();
         let stop = CancellationToken::new();
@@ -360,11 +409,10 @@ impl World {
         let revocations = Revocations::open(pool.clone(), settings.access_ttl, stop.clone()).await.unwrap();
         let auth = Authenticator::new(keyring, revocations, settings);
         let tickets = Tickets::new(pool.clone(), auth.clone(), Duration::from_secs(30));
-        let live = Arc::new(InProcessLive::default());
         let applied = AppliedPositions::default();
         let port = Arc::new(Port {
-            pool: pool.clone(),
-            live: live.clone(),
+            pool,
+            live: fan_out,
             applied: applied.clone(),
             state: tokio::sync::Mutex::default(),
             deaf: AtomicBool::new(false),
@@ -373,20 +421,16 @@ impl World {
             limited: AtomicBool::new(false),
             receipts: Mutex::default(),
         });
-        let gateway = Gateway::new(Dependencies {
-            pool,
-            port: port.clone(),
-            applied,
-            live,
-            authenticator: auth.clone(),
-            tickets: tickets.clone(),
-            origins: vec!["https://app.example.org".parse().unwrap()],
-        });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let router = platform::http::frame(gateway.route());
-        tokio::spawn(platform::http::serve(listener, router, stop.clone(), Duration::from_secs(1)));
-        Self { database, port, auth, tickets, gateway, address, stop }
+        let (gateway, address) = serve(&database, &port, &applied, live, &auth, &tickets, &stop).await;
+        Self { database, port, auth, tickets, gateway, address, applied, stop }
+    }
+
+    /// One more gateway, on this live bus; whoever connects from now on connects there.
+    pub(super) async fn go_on_beside(&mut self, live: Arc<dyn LiveBus>) -> Gateway {
+        let Self { database, port, auth, tickets, applied, stop, .. } = &*self;
+        let (gateway, address) = serve(database, port, applied, live, auth, tickets, stop).await;
+        self.address = address;
+        gateway
     }
 
     /// A conversation of these users.
