@@ -79,7 +79,10 @@ fn main() -> ExitCode {
 
 /// Whether something was missing that the process needs from outside.
 fn is_lack(error: &anyhow::Error) -> bool {
-    error.is::<platform::postgres::ConnectError>() || error.is::<server::Missing>()
+    error.is::<server::Missing>()
+        || error.is::<platform::postgres::ConnectError>()
+        || error.is::<platform::redis::ConnectError>()
+        || error.is::<platform::bus::KafkaError>()
 }
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {

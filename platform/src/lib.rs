@@ -11,7 +11,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod live;
 pub mod postgres;
+pub mod redis;
 pub mod registry;
 pub mod ring;
-pub mod redis;
 pub mod telemetry;

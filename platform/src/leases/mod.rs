@@ -30,12 +30,6 @@ pub struct Held {
     lapses: u64,
 }
 
-impl FromIterator<Part> for Held {
-    fn from_iter<I: IntoIterator<Item = Part>>(parts: I) -> Self {
-        Self { parts: parts.into_iter().collect() }
-    }
-}
-
 impl Held {
     /// Whether this part is held, by our own clock too: one that was stopped for a while knows it before it is told.
     pub fn has(&self, topic: Topic, shard: u16) -> bool {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use platform::applied::AppliedPositions;
 use platform::leases::Part;
@@ -34,7 +35,13 @@ impl LiveBus for Told {
 
     fn attach(&self, _: Arc<dyn LiveSink>) {}
 
-    async fn listen(&self, _: Channel) {}
+    fn listen(&self, _: Channel) -> BoxFuture<'static, ()> {
+        Box::pin(async {})
+    }
+
+    fn outages(&self) -> u64 {
+        0
+    }
 
     fn ignore(&self, _: Channel) {}
 
