@@ -56,9 +56,9 @@ fn read_all(brokers: &str) -> Vec<Raw> {
         let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
         for partition in metadata.topics()[0].partitions() {
             let (low, high) = consumer.fetch_watermarks(topic, partition.id(), Duration::from_secs(10)).unwrap();
-            assert_eq!(low, 0, "nothing is ever taken away from the beginning");
             wanted.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
-            if high > 0 {
+            // What came at a wrong place, right after a wipe, was taken away again: the first offset need not be 0.
+            if high > low {
                 left.insert((topic.to_owned(), partition.id()), high);
             }
         }
