@@ -133,11 +133,16 @@ async fn send(
     Done::Sent(reference, shared.port.send(&caller, conversation_id, *message).await)
 }
 
-/// Waits until the read models have what is committed now.
-async fn caught_up(shared: &Shared) -> Result<(), Failed> {
+/// Waits until the read models have what is committed now; answers how far that is, by shard.
+async fn caught_up(shared: &Shared) -> Result<Box<[u64]>, Failed> {
     let committed: Vec<Position> = shared.port.positions().await?;
     while !shared.checkpoints.reached(&committed, LOOK).await {}
-    Ok(())
+    let shards = committed.iter().map(|place| usize::from(place.shard) + 1).max().unwrap_or(0);
+    let mut by_shard = vec![0; shards];
+    for place in committed {
+        by_shard[usize::from(place.shard)] = place.position;
+    }
+    Ok(by_shard.into())
 }
 
 /// Finds out where a device begins, and has it told from here on what happens.
@@ -153,7 +158,7 @@ async fn start(
         let (user_id, device_id, connection_id) = (caller.user_id, caller.device_id, mailbox.connection_id());
         shared.live.connected(Connected { user_id, device_id, connection_id }).await;
     }
-    caught_up(shared).await?;
+    let read_at = caught_up(shared).await?;
     let (user_id, device_id) = (caller.user_id, caller.device_id);
     let mut tries = 0;
     let stored = loop {
@@ -170,7 +175,7 @@ async fn start(
     join_all(stored.stays.iter().filter_map(listen).collect::<Vec<_>>()).await;
     let conversations: Vec<Uuid> = stored.stays.iter().map(|stay| stay.conversation_id).collect();
     let heads = if conversations.is_empty() { HashMap::new() } else { shared.port.heads(&conversations).await? };
-    let plan = Plan::new(&stored, &given, &heads);
+    let plan = Plan { read_at, ..Plan::new(&stored, &given, &heads) };
     if plan.is_new {
         shared.cursors.enrol(user_id, device_id, &plan.store).await?;
     } else {

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use platform::auth::Caller;
 use platform::live::{Channel, Connected, Hint, LiveBus, LiveSink};
 use schemas::ws::close;
-use schemas::{Body, Event as Happening, Record};
+use schemas::{Body, Event as Happening, ReceiptMoved, Record};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -51,9 +51,19 @@ struct Room {
     members: Option<u32>,
     /// Whether it is listened to by itself, and not only where its members are.
     wide: bool,
+    /// Where the log tells of each member's watermarks that were told last: fan-out that takes over tells some again.
+    marks: HashMap<Uuid, u64>,
 }
 
 impl Room {
+    /// Whether watermarks are later than those that were told.
+    fn moves(&mut self, moved: &ReceiptMoved, position: u64) -> bool {
+        let told = self.marks.entry(moved.user_id).or_default();
+        let is_later = position > *told;
+        *told = position.max(*told);
+        is_later
+    }
+
     /// Follows who comes and goes, where it is known how many there were.
     fn count(&mut self, body: &Body) {
         let change = match body {
@@ -330,6 +340,9 @@ impl Hub {
                 }
                 room.head = room.head.max(numbered.seq);
             }
+            if moved(record).is_some_and(|moved| !room.moves(moved, record.position)) {
+                return;
+            }
             room.listeners.clone()
         };
         if let Some(note) = last.note(record) {
@@ -339,12 +352,21 @@ impl Hub {
         }
     }
 
+    /// Whether watermarks are later than those that were told in their conversation; so they are where nobody listens.
+    fn moves(&self, moved: &ReceiptMoved, position: u64) -> bool {
+        let mut shard = self.shard(moved.conversation_id).lock();
+        shard.get_mut(&moved.conversation_id).is_none_or(|room| room.moves(moved, position))
+    }
+
     /// Tells all devices of a user; whoever comes in begins to listen, and who leaves stops.
     fn tell_user(&self, user_id: Uuid, record: &Record, last: &mut Encoded) {
         let boxes = self.boxes(user_id);
         let Happening::Numbered(numbered) = &record.event else {
             if let Happening::SessionRevoked(session) = &record.event {
                 return self.revoke(session.session_id);
+            }
+            if moved(record).is_some_and(|moved| !self.moves(moved, record.position)) {
+                return;
             }
             if let Some(note) = last.note(record).filter(|_| !boxes.is_empty()) {
                 for mailbox in &boxes {
@@ -371,6 +393,14 @@ impl Hub {
     }
 }
 
+/// The watermarks that a record tells of.
+fn moved(record: &Record) -> Option<&ReceiptMoved> {
+    match &record.event {
+        Happening::MessageDelivered(moved) | Happening::MessageRead(moved) => Some(moved),
+        _ => None,
+    }
+}
+
 /// The last record that was encoded: one that concerns several channels comes several times in a row.
 #[derive(Default)]
 struct Encoded(Option<(*const Record, Note)>);
@@ -383,7 +413,8 @@ impl Encoded {
         let note = match &record.event {
             Happening::Numbered(numbered) => Note::Event(Arc::new(Event::live(numbered, record.place()))),
             Happening::MessageDelivered(moved) | Happening::MessageRead(moved) => {
-                Note::Receipt(Arc::new(Receipt::live(moved, matches!(record.event, Happening::MessageDelivered(_)))))
+                let is_delivery = matches!(record.event, Happening::MessageDelivered(_));
+                Note::Receipt(Arc::new(Receipt::live(moved, is_delivery, record.place())))
             }
             _ => return None,
         };
@@ -437,8 +468,8 @@ mod tests {
     use futures::future::ready;
     use platform::live::InProcessLive;
     use schemas::{
-        ConversationCreated, History, InitialMember, Kind, MemberJoined, MemberLeft, Numbered, ReceiptMoved, Role,
-        SessionChanged, Topic,
+        ConversationCreated, History, InitialMember, Kind, MemberJoined, MemberLeft, Numbered, Role, SessionChanged,
+        Topic,
     };
     use time::OffsetDateTime;
 
@@ -581,8 +612,12 @@ mod tests {
         }));
         hub.deliver(&[hint(Channel::Conversation(room()), &moved)]);
         assert_eq!((told(&ann).1, told(&ben).1), (1, 1));
-        hub.deliver(&[hint(Channel::User(ann.user_id), &moved)]);
+        let later = Arc::new(Record { position: moved.position + 1, ..(*moved).clone() });
+        hub.deliver(&[hint(Channel::User(ann.user_id), &later)]);
         assert_eq!((told(&ann).1, told(&ben).1), (1, 0));
+        // Fan-out that takes over tells some again.
+        hub.deliver(&[hint(Channel::Conversation(room()), &moved), hint(Channel::User(ann.user_id), &later)]);
+        assert_eq!((told(&ann).1, told(&ben).1), (0, 0));
     }
 
     #[test]

@@ -92,6 +92,8 @@ pub(crate) struct Receipt {
     pub(crate) read_to: u64,
     /// The device that acked up to this number, where it is that which moved them.
     pub(crate) acked: Option<(Uuid, u64)>,
+    /// Where the log tells of it; absent where watermarks were read as they stand.
+    pub(crate) place: Option<Position>,
     /// The whole WebSocket frame.
     pub(crate) frame: Bytes,
 }
@@ -106,14 +108,14 @@ impl Receipt {
     ) -> Self {
         let frame: ServerFrame<'_, ()> = ServerFrame::Receipt { conversation_id, user_id, delivered_to, read_to, at };
         let frame = text_frame(|out| json(out, &frame));
-        Self { conversation_id, user_id, delivered_to, read_to, acked: None, frame }
+        Self { conversation_id, user_id, delivered_to, read_to, acked: None, place: None, frame }
     }
 
     /// Encodes a move told by the live bus.
-    pub(crate) fn live(moved: &ReceiptMoved, is_delivery: bool) -> Self {
+    pub(crate) fn live(moved: &ReceiptMoved, is_delivery: bool, place: Position) -> Self {
         let acked = moved.device_id.filter(|_| is_delivery).map(|device| (device, moved.up_to));
         let marks = (moved.delivered_to, moved.read_to);
-        Self { acked, ..Self::new(moved.conversation_id, moved.user_id, marks, moved.at) }
+        Self { acked, place: Some(place), ..Self::new(moved.conversation_id, moved.user_id, marks, moved.at) }
     }
 }
 

@@ -184,6 +184,8 @@ pub(crate) struct Session {
     /// The first so many of these are being read.
     receipts_asked: usize,
     marks: Option<Box<Marks>>,
+    /// Watermarks that the log tells of up to these positions, by shard, are known to the device, or it has seen later ones.
+    read_at: Box<[u64]>,
     /// Whether it has to be asked again which conversations the user is in.
     stays_due: bool,
     /// Conversations whose watermarks may have moved unseen.
@@ -221,6 +223,7 @@ impl Session {
             receipts_due: Vec::new(),
             receipts_asked: 0,
             marks: None,
+            read_at: Box::default(),
             stays_due: false,
             receipts_missed: Vec::new(),
             unreported: Vec::new(),
@@ -292,6 +295,7 @@ impl Session {
             self.want(stay.conversation_id);
         }
         self.unsynced = Some(unsynced);
+        self.read_at = plan.read_at;
         self.marks = Some(Box::default());
         self.read_receipts(out);
         self.pump(now_ms, out);

@@ -67,6 +67,8 @@ pub(crate) struct Plan {
     pub(crate) forget: Vec<Uuid>,
     /// Whether the device is new.
     pub(crate) is_new: bool,
+    /// How far the log had got, by shard, before watermarks were read: what it tells up to there is in them.
+    pub(crate) read_at: Box<[u64]>,
 }
 
 /// Where a device begins in a conversation.

@@ -53,7 +53,13 @@ impl Marks {
 impl Session {
     /// A watermark moved, by the live bus.
     pub(crate) fn receipt(&mut self, now_ms: u64, receipt: &Receipt, out: &mut Output) {
-        self.tell(receipt, out);
+        // Told again by fan-out in another's place, it may be from long before.
+        let is_old = receipt.place.is_some_and(|place| {
+            self.read_at.get(usize::from(place.shard)).is_some_and(|read_at| place.position <= *read_at)
+        });
+        if !is_old {
+            self.tell(receipt, out);
+        }
         let own = receipt.user_id == self.caller.user_id;
         if let Some((_, seq)) = receipt.acked.filter(|(device_id, _)| own && *device_id == self.caller.device_id) {
             // By this socket, or beside it by REST: either way its cursor is kept already. It may also be late, and this

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use platform::auth::Caller;
 use schemas::rest::{MessageSent, Problem};
 use schemas::ws::close;
+use schemas::{Position, Topic};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -621,6 +622,26 @@ fn watermarks_are_told_before_synced_and_only_forward() {
     bench.session.heard(bench.now_ms);
     bench.pass(31_000);
     assert!(bench.session.marks.is_none());
+}
+
+#[test]
+fn watermarks_of_before_the_start_are_not_told_again() {
+    let mut bench = Bench::new();
+    bench.say(&json!({"type": "hello"}));
+    let read_at = vec![0, 40].into();
+    bench.start(Plan { flows: vec![begin(ROOM, 0, 5, 5)], read_at, ..Plan::default() });
+    bench.frames();
+    let at = |position, shard| Receipt {
+        place: Some(Position { topic: Topic::Conversations, shard, position }),
+        ..receipt(BEN, position, 0)
+    };
+    // By fan-out that took over: this device was told of later ones by another connection.
+    bench.session.receipt(0, &at(40, 1), &mut bench.out);
+    assert!(!bench.has("receipt"));
+    bench.session.receipt(0, &at(41, 1), &mut bench.out);
+    assert!(bench.has("receipt"));
+    bench.session.receipt(0, &at(1, 7), &mut bench.out);
+    assert!(!bench.has("receipt"), "it would go back");
 }
 
 #[test]
