@@ -1,7 +1,7 @@
 //! How fast the bus on Kafka is: records of 500 bytes over 16 shards, published by calls of 1,000 and read back; and how
 //! long one record takes from a call to its reader.
 //!
-//! `cargo run --release -p platform --example kafka_throughput [RECORDS]`, with a broker of its own unless KAFKA_BROKERS
+//! `cargo run --release -p platform --example kafka_throughput [RECORDS]`, with a broker of its own unless `KAFKA_BROKERS`
 //! names one.
 
 use std::sync::Arc;

@@ -108,6 +108,9 @@ pub(super) fn spans<C: Consumer<Context>>(consumer: &C, topic: &str, shards: &[u
     if count == 0 {
         return Err(KafkaError::NoTopic(topic.to_owned()));
     }
+    if shards.is_empty() {
+        return Ok(Vec::new());
+    }
     let lows = offsets(consumer, topic, shards, Offset::Beginning)?;
     let highs = offsets(consumer, topic, shards, Offset::End)?;
     let span = |shard: &u16| Some(Span { shard: *shard, low: *lows.get(shard)?, high: *highs.get(shard)? });

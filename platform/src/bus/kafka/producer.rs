@@ -95,6 +95,7 @@ impl Producers {
             .set("acks", "all")
             .set("max.in.flight.requests.per.connection", "5")
             .set("message.timeout.ms", "0")
+            // Records that wait for their turn make batches by themselves: 1 ms cost latency and brought no rate.
             .set("linger.ms", "0")
             .set("retry.backoff.ms", "50")
             .set("queue.buffering.max.messages", "100000")

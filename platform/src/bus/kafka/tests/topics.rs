@@ -67,7 +67,7 @@ async fn no_topic_is_made_by_asking_for_it() {
     assert_eq!(read(&mut *reader, 10).await.len(), 10);
     delete_topic(&settings).await;
     bus.publish(&records(TOPIC, 0, 11..=11)).await.unwrap_err();
-    timeout(BOUND, reader.next(1)).await.expect("it sees that the topic is gone").err().expect("an error");
+    timeout(BOUND, reader.next(1)).await.expect("it sees that the topic is gone").expect_err("it is gone");
     let names: Vec<_> = admin(&settings)
         .inner()
         .fetch_metadata(None, BOUND)
@@ -91,5 +91,8 @@ async fn many_partitions_are_looked_at_in_one_go() {
     bus.publish(&batch).await.unwrap();
     let tails = bus.tails(TOPIC, &shards).await.unwrap();
     assert!(tails.iter().all(|(_, tail)| matches!(tail, Tail::Record { position: 3, event_id: Some(_) })));
+    assert_eq!(bus.tails(TOPIC, &[]).await.unwrap(), []);
+    let mut none = bus.subscribe(TOPIC, &[]).await.unwrap();
+    assert!(timeout(Duration::from_millis(5), none.next(1)).await.is_err(), "there is nothing for who reads no shard");
     assert_eq!(bus.heads(TOPIC).await.unwrap(), shards.iter().map(|shard| (*shard, 3)).collect::<Vec<_>>());
 }
