@@ -1,6 +1,9 @@
 //! Rows follow the log, whatever fails on the way.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use async_trait::async_trait;
+use platform::bus::Tail;
 use schemas::{Event, Record, Role};
 use testkit::{Database, eventually};
 use uuid::Uuid;
@@ -31,9 +34,19 @@ impl Holding {
         topic: Topic,
         projections: Vec<&'static dyn Projection>,
     ) -> tokio::task::JoinHandle<()> {
+        self.run_on(Arc::clone(&world.bus) as _, database, topic, projections)
+    }
+
+    fn run_on(
+        &self,
+        bus: Arc<dyn Bus>,
+        database: &Database,
+        topic: Topic,
+        projections: Vec<&'static dyn Projection>,
+    ) -> tokio::task::JoinHandle<()> {
         let shared = Shared {
             pool: database.pool().clone(),
-            bus: Arc::clone(&world.bus) as _,
+            bus,
             positions: self.applied.clone(),
             held: self.held.subscribe(),
             shards: SHARDS,
@@ -227,4 +240,63 @@ async fn what_is_held_is_applied_as_it_changes() {
         number(&database, open).await == 0
     })
     .await;
+}
+
+/// A bus that loses the second record of shard 1 for its first readers.
+struct Lossy {
+    bus: Arc<dyn Bus>,
+    readers: AtomicUsize,
+}
+
+const LOSING: usize = 3;
+
+struct LossyReader {
+    subscription: Box<dyn Subscription>,
+    loses: bool,
+}
+
+#[async_trait]
+impl Bus for Lossy {
+    async fn publish(&self, records: &[Arc<Record>]) -> Result<(), BusError> {
+        self.bus.publish(records).await
+    }
+
+    async fn heads(&self, topic: Topic) -> Result<Vec<(u16, u64)>, BusError> {
+        self.bus.heads(topic).await
+    }
+
+    async fn tails(&self, topic: Topic, shards: &[u16]) -> Result<Vec<(u16, Tail)>, BusError> {
+        self.bus.tails(topic, shards).await
+    }
+
+    async fn subscribe(&self, topic: Topic, after: &[(u16, u64)]) -> Result<Box<dyn Subscription>, BusError> {
+        let loses = self.readers.fetch_add(1, Ordering::Relaxed) < LOSING;
+        Ok(Box::new(LossyReader { subscription: self.bus.subscribe(topic, after).await?, loses }))
+    }
+}
+
+#[async_trait]
+impl Subscription for LossyReader {
+    async fn next(&mut self, max: usize) -> Result<Vec<Arc<Record>>, BusError> {
+        let mut records = self.subscription.next(max).await?;
+        records.retain(|record| !self.loses || (record.shard, record.position) != (1, 2));
+        Ok(records)
+    }
+}
+
+#[tokio::test]
+async fn a_shard_with_a_gap_is_read_again_and_the_others_go_on() {
+    let (world, database, holds) = (World::new(), Database::new().await, Holding::all());
+    for user in [1, 5, 9, 2, 6] {
+        world.append(registered(user, "somebody")).await;
+    }
+    let lossy = Arc::new(Lossy { bus: Arc::clone(&world.bus) as _, readers: AtomicUsize::default() });
+    holds.run_on(Arc::clone(&lossy) as _, &database, Topic::Users, vec![PROJECTIONS[0]]);
+    let at = |shard, position| Position { topic: Topic::Users, shard, position };
+    assert!(holds.applied.reached(&[at(1, 1), at(2, 2)], BOUND).await);
+    world.append(registered(10, "of a whole shard")).await;
+    assert!(holds.applied.reached(&[at(2, 3)], BOUND).await);
+    assert!(holds.applied.reached(&[at(1, 3)], BOUND).await);
+    assert_eq!(lossy.readers.load(Ordering::Relaxed), LOSING + 1);
+    assert_eq!(number(&database, "SELECT count(*) FROM read.users").await, 6);
 }
