@@ -72,6 +72,18 @@ async fn who_comes_gets_a_share_and_who_leaves_hands_it_back() {
 }
 
 #[tokio::test]
+async fn a_share_has_shards_of_every_topic() {
+    let database = Database::new().await;
+    let first = Member::join(database.pool());
+    divided(&[&first], &[10]).await;
+    let second = Member::join(database.pool());
+    divided(&[&first, &second], &[5, 5]).await;
+    for topic in Topic::ALL {
+        assert!([2, 3].contains(&first.held.borrow().shards(topic).count()), "{topic:?}");
+    }
+}
+
+#[tokio::test]
 async fn who_dies_is_followed_and_what_it_held_locked_is_let_go() {
     let database = Database::new().await;
     let (dead, successor) = (Member::join(database.pool()), Member::join(database.pool()));
