@@ -51,6 +51,9 @@ impl Runner {
         closely: bool,
     ) -> Result<Outcome, Interruption> {
         let reached: Places = batch.iter().map(|record| (record.shard, record.position)).collect();
+        if !self.holds(&reached) {
+            return Err(Interruption::Lost);
+        }
         let mut transaction = connection.begin().await?;
         // The checkpoints first: whoever rebuilds holds them, and nothing else may be held while waiting for them.
         let moves: Vec<Move> = running.iter().flat_map(|one| one.moves(&reached)).collect();

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use platform::applied::AppliedPositions;
 use platform::bus::{Bus, BusError, Subscription};
-use platform::leases::Held;
+use platform::leases::{BEAT, Held};
 use schemas::{Position, Topic};
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
@@ -133,7 +133,8 @@ impl Runner {
                 Ok(End::Again) => continue,
                 Err(reason @ (Interruption::Fenced | Interruption::Lost)) => {
                     tracing::info!(topic = self.topic.name(), "{reason}: going on from where they stand");
-                    PACE
+                    // Who was stopped for a while learns within a beat what it holds now.
+                    if matches!(reason, Interruption::Lost) { BEAT } else { PACE }
                 }
                 Err(failure) => {
                     let (wait, failure): (_, &dyn std::error::Error) = (backoff.failed(), &failure);
@@ -145,7 +146,7 @@ impl Runner {
             connection = None;
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = sleep(wait) => {}
+                _ = timeout(wait, held.changed()) => {}
             }
         }
     }
