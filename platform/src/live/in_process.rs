@@ -25,6 +25,8 @@ impl LiveBus for InProcessLive {
     /// The one gateway of this process knows its own connections.
     async fn connected(&self, _: Connected) {}
 
+    async fn still_connected(&self, _: &[Connected]) {}
+
     fn attach(&self, sink: Arc<dyn LiveSink>) {
         self.sinks.write().push(sink);
     }

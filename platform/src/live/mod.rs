@@ -61,6 +61,10 @@ pub trait LiveBus: Send + Sync + 'static {
     /// Tells the other gateways that a device connected here.
     async fn connected(&self, connected: Connected);
 
+    /// Says which devices are connected here still, which is to be done three times a minute; of those that connected
+    /// elsewhere since, though nobody heard of it, this process is told.
+    async fn still_connected(&self, devices: &[Connected]);
+
     /// Has `sink` told from now on what this process listens to.
     fn attach(&self, sink: Arc<dyn LiveSink>);
 

@@ -33,6 +33,8 @@ impl LiveBus for Told {
 
     async fn connected(&self, _: Connected) {}
 
+    async fn still_connected(&self, _: &[Connected]) {}
+
     fn attach(&self, _: Arc<dyn LiveSink>) {}
 
     fn listen(&self, _: Channel) -> BoxFuture<'static, ()> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::{join, join_all};
+use futures::future::{join_all, join3};
 use rand::RngExt;
 use schemas::rest::Problem;
 use schemas::{Position, Topic};
@@ -33,6 +33,8 @@ const GRACE: Duration = Duration::from_secs(1);
 const MARGIN: Duration = Duration::from_secs(15);
 /// How long the read models may take to have what is committed, before they are looked at all the same.
 const CATCH_UP: Duration = Duration::from_millis(500);
+/// How often is said which devices are here.
+const DEVICES: Duration = Duration::from_secs(20);
 /// Conversations, or users, that are asked for at once.
 const AT_ONCE: usize = 1_000;
 
@@ -40,7 +42,7 @@ const AT_ONCE: usize = 1_000;
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
-        _ = join(compare(&shared), look_at_fresh(&shared)) => {}
+        _ = join3(compare(&shared), look_at_fresh(&shared), say_who_is_here(&shared)) => {}
     }
 }
 
@@ -67,6 +69,15 @@ async fn look_at_fresh(shared: &Shared) {
                 Err(problem) => tracing::debug!(detail = problem.detail, "cannot look at conversations"),
             }
         }
+    }
+}
+
+/// Says which devices are connected here, where there are other gateways that they might connect to.
+async fn say_who_is_here(shared: &Shared) {
+    while shared.live.addresses_members() {
+        let pause = DEVICES.mul_f64(rand::rng().random_range(0.8..1.0));
+        sleep(pause).await;
+        shared.live.still_connected(&shared.hub.devices()).await;
     }
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 use futures::future::{BoxFuture, join_all};
 use platform::auth::Caller;
 use platform::http::Problem as Refusal;
-use platform::live::Connected;
 use schemas::Position;
 use schemas::rest::{AdvanceReceipt, MessageSent, Problem, SendMessage};
 use tokio::time::sleep;
@@ -155,8 +154,7 @@ async fn start(
     // First who comes into a conversation from now on is told, then what was before is read.
     if let Some(heard) = shared.hub.enter(mailbox) {
         heard.await;
-        let (user_id, device_id, connection_id) = (caller.user_id, caller.device_id, mailbox.connection_id());
-        shared.live.connected(Connected { user_id, device_id, connection_id }).await;
+        shared.live.connected(mailbox.connected()).await;
     }
     let read_at = caught_up(shared).await?;
     let (user_id, device_id) = (caller.user_id, caller.device_id);

@@ -1,5 +1,6 @@
 //! The live bus of several processes: sharded channels of Redis, one for each user and one for each wide conversation.
 
+mod devices;
 mod interest;
 mod link;
 mod names;
@@ -24,6 +25,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
+use self::devices::Devices;
 use self::interest::Interest;
 use self::link::Link;
 use self::names::Names;
@@ -49,6 +51,7 @@ pub struct RedisLive {
 struct Shared {
     redis: Redis,
     names: Names,
+    devices: Devices,
     interest: Interest,
     links: RwLock<Arc<[Arc<Link>]>>,
     /// What came in and is to be handed on.
@@ -104,10 +107,12 @@ impl RedisLive {
         );
         metrics::describe_counter!("parlance_live_received_total", "Messages that came from Redis.");
         metrics::describe_counter!("parlance_live_lost_total", "Messages that came from Redis and were not handed on.");
+        let process = Uuid::now_v7();
         let (inbox, received) = mpsc::channel(INBOX);
         let stop = CancellationToken::new();
         let shared = Arc::new(Shared {
             names: Names::new(&redis),
+            devices: Devices::new(process),
             redis,
             interest: Interest::default(),
             links: RwLock::new(Arc::new([])),
@@ -117,7 +122,7 @@ impl RedisLive {
             epoch: Instant::now(),
         });
         spawn(&stop, hand_on(shared.clone(), received));
-        let (links, following) = (Links::new(&shared), shared.clone());
+        let (links, following) = (Links::new(&shared, process), shared.clone());
         spawn(&stop, links.follow(following));
         Self { shared, _stop: stop.drop_guard() }
     }
@@ -142,8 +147,8 @@ struct Links {
 }
 
 impl Links {
-    fn new(shared: &Arc<Shared>) -> Self {
-        let mut links = Self { process: Uuid::now_v7(), changes: shared.redis.changes(), running: JoinSet::new() };
+    fn new(shared: &Arc<Shared>, process: Uuid) -> Self {
+        let mut links = Self { process, changes: shared.redis.changes(), running: JoinSet::new() };
         links.begin(shared);
         links
     }
@@ -205,7 +210,18 @@ impl LiveBus for RedisLive {
     }
 
     async fn connected(&self, connected: Connected) {
-        publish::connected(&self.shared.redis, &self.shared.names, connected).await;
+        let Shared { redis, names, devices, .. } = &*self.shared;
+        devices.connected(redis, names, connected).await;
+    }
+
+    async fn still_connected(&self, devices: &[Connected]) {
+        let newer = self.shared.devices.still_connected(&self.shared.redis, devices).await;
+        let sinks = self.shared.sinks.read().clone();
+        for sink in sinks {
+            for connected in &newer {
+                sink.connected(*connected);
+            }
+        }
     }
 
     fn attach(&self, sink: Arc<dyn LiveSink>) {

@@ -8,14 +8,12 @@ use redis::{Pipeline, Value};
 use tokio::time::Instant;
 
 use super::names::Names;
-use super::wire::{self, Writer};
-use crate::live::{Channel, Connected, Hint};
+use super::wire::Writer;
+use crate::live::{Channel, Hint};
 use crate::redis::{Nodes, Redis};
 
 /// How long all hints that are told at once may take.
 const BOUND: Duration = Duration::from_millis(750);
-/// How long a new connection may take to be told.
-const CONNECTED: Duration = Duration::from_millis(250);
 /// What is sent in one piece.
 const PIECE_BYTES: usize = 1024 * 1024;
 
@@ -83,11 +81,4 @@ pub(super) async fn hints(redis: &Redis, names: &Names, hints: &[Hint]) {
         }
     }
     piece.send(redis, end.saturating_duration_since(Instant::now())).await;
-}
-
-/// Tells that a device connected.
-pub(super) async fn connected(redis: &Redis, names: &Names, connected: Connected) {
-    let mut piece = Piece::new(redis.nodes());
-    piece.add(&names.name(Channel::User(connected.user_id)), &wire::connected(connected));
-    piece.send(redis, CONNECTED).await;
 }

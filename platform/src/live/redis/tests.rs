@@ -81,6 +81,39 @@ async fn other_gateways_hear_of_a_connection() {
     eventually("it is told", LONG, async || *told.connected.lock() == [device]).await;
 }
 
+#[tokio::test]
+async fn a_device_that_connected_elsewhere_unheard_is_found_out() {
+    let cluster = RedisCluster::start().unwrap();
+    let (one, other) = (process(cluster.url()).await, process(cluster.url()).await);
+    let (told, untold) = (Told::by(&(one.clone() as _)), Told::by(&(other.clone() as _)));
+    let device = |user: u128, connection_id| Connected {
+        user_id: Uuid::from_u128(user),
+        device_id: Uuid::nil(),
+        connection_id: Uuid::from_u128(connection_id),
+    };
+    let (older, newer): (Vec<_>, Vec<_>) = (1..=20).map(|user| (device(user, 1), device(user, 2))).unzip();
+    for gateway in [&one, &other] {
+        let connected = if Arc::ptr_eq(gateway, &one) { &older } else { &newer };
+        for connected in connected {
+            gateway.connected(*connected).await;
+        }
+    }
+    assert!(told.connected.lock().is_empty(), "nobody listened");
+    one.still_connected(&older).await;
+    told.connected.lock().sort_by_key(|connected| connected.user_id);
+    assert_eq!(*told.connected.lock(), newer);
+    // What is forgotten is said again.
+    let redis = Redis::connect_within(&cluster.url().into(), LONG, "test:").await.unwrap();
+    for node in &redis.nodes().all {
+        node.ask::<()>(&::redis::cmd("FLUSHALL"), LONG).await.unwrap();
+    }
+    other.still_connected(&newer).await;
+    assert!(untold.connected.lock().is_empty());
+    told.connected.lock().clear();
+    one.still_connected(&older).await;
+    assert_eq!(told.connected.lock().len(), 20);
+}
+
 /// Publishes until something new comes.
 async fn comes_through(fan_out: &RedisLive, told: &Told, channel: Channel, position: &mut u64) {
     told.hints.lock().clear();

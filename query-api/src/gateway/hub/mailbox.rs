@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 use platform::auth::Caller;
+use platform::live::Connected;
 use uuid::Uuid;
 
 use crate::gateway::protocol::event::{Event, Receipt};
@@ -91,9 +92,10 @@ impl Mailbox {
         }
     }
 
-    /// The connection's id.
-    pub(crate) fn connection_id(&self) -> Uuid {
-        self.connection_id
+    /// Which device this is, and by which connection.
+    pub(crate) fn connected(&self) -> Connected {
+        let Self { user_id, device_id, connection_id, .. } = *self;
+        Connected { user_id, device_id, connection_id }
     }
 
     /// Puts a note in.

@@ -293,6 +293,13 @@ impl Hub {
         self.users.read().keys().copied().collect()
     }
 
+    /// The devices that are connected.
+    pub(crate) fn devices(&self) -> Vec<Connected> {
+        let users = self.users.read();
+        let device = |mailbox: &Arc<Mailbox>| mailbox.connected();
+        users.values().flatten().map(device).collect()
+    }
+
     /// A user is in a conversation of so many members: tells those of its devices that do not listen to it.
     pub(crate) fn stay(&self, user_id: Uuid, conversation_id: Uuid, joined: u64, head: u64, members: u32) {
         for mailbox in self.boxes(user_id) {
@@ -684,6 +691,8 @@ mod tests {
         async fn publish(&self, _: Vec<Hint>) {}
 
         async fn connected(&self, _: Connected) {}
+
+        async fn still_connected(&self, _: &[Connected]) {}
 
         fn attach(&self, _: Arc<dyn LiveSink>) {}
 
