@@ -151,14 +151,13 @@ impl Process<'_> {
         applied: &AppliedPositions,
         log: &Log,
     ) -> anyhow::Result<()> {
-        let port: Arc<dyn CommandPort> = match &parts.commands {
-            Some((service, _)) => Arc::new(InProcessCommands(service.clone())),
-            None => {
-                let members = registry::watch(self.pools.state.clone(), self.stop());
-                let remote = Arc::new(RemoteCommands::new(members, auth.authenticator.keyring()));
-                parts.remote = Some(Arc::clone(&remote));
-                remote
-            }
+        let port: Arc<dyn CommandPort> = if let Some((service, _)) = &parts.commands {
+            Arc::new(InProcessCommands(service.clone()))
+        } else {
+            let members = registry::watch(self.pools.state.clone(), self.stop());
+            let remote = Arc::new(RemoteCommands::new(members, auth.authenticator.keyring()));
+            parts.remote = Some(Arc::clone(&remote));
+            remote
         };
         let gateway = Gateway::new(gateway::Dependencies {
             pool: pool.clone(),
