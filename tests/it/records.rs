@@ -189,9 +189,9 @@ async fn records_are_as_the_contract_says() {
     }
     for schema in schemas {
         let path = schema.strip_prefix("https://parlance.invalid").unwrap();
-        let served = http.get(format!("{}{path}", app.address())).send().await.unwrap();
-        assert_eq!(served.status(), 200, "{path}");
-        assert!(served.json::<Value>().await.unwrap()["$schema"].is_string());
+        let answer = http.get(format!("{}{path}", app.address())).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        assert!(answer.json::<Value>().await.unwrap()["$schema"].is_string());
     }
     let message = records.iter().find(|record| record.kind() == "message.sent").unwrap();
     assert_eq!(message.data["message_id"], sent.message_id.to_string());

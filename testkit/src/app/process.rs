@@ -1,8 +1,9 @@
 //! One process of the binary under test: started, killed, held up, stopped.
 
-use std::{fs::File, path::Path, process::ExitStatus, process::Stdio, time::Duration};
+use std::{collections::BTreeSet, fs::File, path::Path, process::ExitStatus, process::Stdio, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -131,9 +132,16 @@ impl Drop for Process {
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, for a process that comes back to it: below those that the kernel gives to outgoing
+/// connections, and never the same twice.
 pub(super) fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock();
+    let port =
+        (0..1000).map(|_| rand::random_range(10_000..32_000)).find(|port| !given.contains(port) && port_is_free(*port));
+    let port = port.context("no port is free")?;
+    given.insert(port);
+    Ok(port)
 }
 
 fn port_is_free(port: u16) -> bool {
