@@ -34,10 +34,7 @@ enum Command {
     /// Run some of the roles; every engine is named by the environment
     Serve(commands::serve::Arguments),
     /// Bring the database up to date
-    Migrate {
-        #[command(flatten)]
-        common: CommonFlags,
-    },
+    Migrate(commands::migrate::Arguments),
     /// Fill a read model anew from the log, while the server runs
     Rebuild(commands::rebuild::Arguments),
     /// Prove that no event was changed, removed or reordered
@@ -89,7 +86,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up { common, serve } => commands::up::run(&common, &serve).await,
         Command::Serve(arguments) => commands::serve::run(&arguments).await,
-        Command::Migrate { common } => commands::migrate::run(&common).await,
+        Command::Migrate(arguments) => commands::migrate::run(&arguments).await,
         Command::Rebuild(arguments) => commands::rebuild::run(&arguments).await,
         Command::Verify { common } => commands::verify::run(&common).await,
         Command::Tail(arguments) => commands::tail::run(&arguments).await,

@@ -98,6 +98,10 @@ fn parlance(arguments: &[String]) -> Result<()> {
 fn tool(name: &str, arguments: &[String]) -> Result<()> {
     packages::ensure(&packages::to_build())?;
     packages::ensure(&[packages::POSTGRESQL])?;
+    if arguments.iter().any(|argument| argument == "--stack") {
+        packages::ensure(&packages::ENGINES)?;
+        packages::ensure(&[packages::NGINX])?;
+    }
     build_server()?;
     run(cargo().args(["build", "--release", "--package", "bench", "--bin", name]))?;
     let error = std::process::Command::new(binary(name)).env("PARLANCE_BIN", binary("parlance")).args(arguments).exec();
