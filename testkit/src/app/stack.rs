@@ -214,10 +214,10 @@ impl RolesApart {
         ends.into_iter().try_for_each(|end| end.map(drop))
     }
 
-    /// Starts them again after [`RolesApart::take_away`].
+    /// Starts those again that are gone, after [`RolesApart::take_away`] or [`RolesApart::fell`].
     pub async fn bring_back(&mut self, place: &Place, role: Role) -> anyhow::Result<()> {
-        let of_role = self.members.iter_mut().filter(|member| member.role == role);
-        try_join_all(of_role.map(|member| member.start_again(place))).await?;
+        let gone = self.members.iter_mut().filter(|member| member.role == role && !member.process.is_running());
+        try_join_all(gone.map(|member| member.start_again(place))).await?;
         Ok(())
     }
 
