@@ -3,6 +3,7 @@
 pub mod applied;
 pub mod auth;
 pub mod bus;
+pub mod cache;
 pub mod config;
 pub mod http;
 pub mod internal;

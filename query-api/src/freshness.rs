@@ -6,6 +6,7 @@ use axum::extract::{FromRef, FromRequestParts};
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
+use platform::cache::Kept;
 use platform::http::Problem;
 use schemas::{Position, PositionToken, Topic};
 use serde::Serialize;
@@ -40,6 +41,8 @@ pub(crate) struct FreshnessHeaders {
 /// What a request asked of the answer's age, and whether the read model has got there; waits while it is extracted.
 pub(crate) struct Freshness {
     state: QueryState,
+    /// What the answer has to include.
+    wanted: Vec<Position>,
     stale: bool,
 }
 
@@ -57,11 +60,20 @@ where
         if too_old && strict(&parts.headers) {
             return Err(Problem::unavailable("the read model has not reached Min-Position yet"));
         }
-        Ok(Self { state, stale: too_old })
+        Ok(Self { state, wanted: places, stale: too_old })
     }
 }
 
 impl Freshness {
+    /// Whether an answer that was made from a topic at this position is as new as is asked for.
+    pub(crate) fn is_met_by(&self, topic: Topic, position: &PositionToken) -> bool {
+        let covers = |wanted: &Position| {
+            let mut places = position.places().iter();
+            places.any(|place| place.shard == wanted.shard && place.topic == topic && place.position >= wanted.position)
+        };
+        !self.stale && self.wanted.iter().filter(|wanted| wanted.topic == topic).all(covers)
+    }
+
     /// Begins an answer from what a user owns. To be called before the data are read, so that `Position` is never
     /// ahead of them.
     pub(crate) fn of_user(self, user_id: Uuid) -> Answer {
@@ -99,11 +111,21 @@ pub(crate) struct Answer {
 impl Answer {
     /// The whole answer.
     pub(crate) fn json(self, body: &impl Serialize) -> Result<Response, Problem> {
-        let mut json = Vec::with_capacity(1024);
-        serde_json::to_writer(&mut json, body).map_err(|error| {
-            tracing::error!(%error, "an answer does not become JSON");
-            Problem::unavailable("the answer could not be written")
-        })?;
+        Ok(self.written(json(body)?))
+    }
+
+    /// The whole answer, which can be kept beside.
+    pub(crate) fn json_to_keep(self, body: &impl Serialize) -> Result<(Response, Kept), Problem> {
+        let kept = Kept { position: self.position.clone(), body: json(body)? };
+        Ok((self.written(kept.body.clone()), kept))
+    }
+
+    /// An answer that was kept.
+    pub(crate) fn again(kept: Kept) -> Response {
+        Self { position: kept.position, stale: false }.written(kept.body)
+    }
+
+    fn written(self, json: Vec<u8>) -> Response {
         let mut response = ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response();
         let headers = response.headers_mut();
         if let Ok(position) = HeaderValue::try_from(self.position.to_string()) {
@@ -112,8 +134,17 @@ impl Answer {
         if self.stale {
             headers.insert(POSITION_STALE, HeaderValue::from_static("true"));
         }
-        Ok(response)
+        response
     }
+}
+
+fn json(body: &impl Serialize) -> Result<Vec<u8>, Problem> {
+    let mut json = Vec::with_capacity(1024);
+    serde_json::to_writer(&mut json, body).map_err(|error| {
+        tracing::error!(%error, "an answer does not become JSON");
+        Problem::unavailable("the answer could not be written")
+    })?;
+    Ok(json)
 }
 
 /// All places that `Min-Position` names.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::extract::FromRef;
 use platform::applied::AppliedPositions;
 use platform::auth::Authenticator;
+use platform::cache::Answers;
 use schemas::Position;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
@@ -38,6 +39,8 @@ pub struct Dependencies {
     pub shard_of: ShardOf,
     /// The descriptions of the whole surface.
     pub documents: Documents,
+    /// Where answers are kept for a while, if anywhere but in the database.
+    pub answers: Option<Answers>,
 }
 
 /// The state of every query's handler; cheap to clone.
@@ -53,14 +56,15 @@ struct Inner {
     authenticator: Authenticator,
     shard_of: ShardOf,
     documents: Documents,
+    answers: Option<Answers>,
 }
 
 impl QueryState {
     /// The state over what the process supplies.
     pub fn new(dependencies: Dependencies) -> Self {
-        let Dependencies { pool, applied, authenticator, shard_of, documents } = dependencies;
+        let Dependencies { pool, applied, authenticator, shard_of, documents, answers } = dependencies;
         let checkpoints = CheckpointPoller::new(pool.clone(), applied.clone());
-        Self { inner: Arc::new(Inner { pool, applied, checkpoints, authenticator, shard_of, documents }) }
+        Self { inner: Arc::new(Inner { pool, applied, checkpoints, authenticator, shard_of, documents, answers }) }
     }
 
     pub(crate) fn pool(&self) -> &PgPool {
@@ -69,6 +73,11 @@ impl QueryState {
 
     pub(crate) fn applied(&self) -> &AppliedPositions {
         &self.inner.applied
+    }
+
+    /// Where answers are kept, if anywhere.
+    pub(crate) fn answers(&self) -> Option<&Answers> {
+        self.inner.answers.as_ref()
     }
 
     pub(crate) fn documents(&self) -> &Documents {

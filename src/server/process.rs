@@ -10,6 +10,7 @@ use command_api::Service;
 use event_store::{Committed, EventStore, Log};
 use platform::applied::AppliedPositions;
 use platform::bus::KafkaBus;
+use platform::cache::Answers;
 use platform::config::{Config, Origin, PublicUrl};
 use platform::leases::Leases;
 use platform::lifecycle::Lifecycle;
@@ -178,6 +179,7 @@ impl Process<'_> {
                 move |key| log.shard_of(key)
             }),
             documents: Documents::of([command_api::openapi(), query_api::openapi()])?,
+            answers: engines.redis.clone().map(Answers::new),
         });
         let router = std::mem::take(&mut parts.router);
         parts.router = router.merge(query_api::router(queries)).merge(gateway.route());

@@ -1,5 +1,6 @@
 //! The endpoints over a real PostgreSQL, through the router and the HTTP frame; each test writes the read models itself.
 
+mod cached;
 mod conversations;
 mod describes;
 mod freshness;
@@ -14,6 +15,7 @@ use axum::body::{Body, to_bytes};
 use http::{HeaderMap, Method, Request, StatusCode};
 use platform::applied::AppliedPositions;
 use platform::auth::{AuthSettings, Authenticator, Keyring, Revocations};
+use platform::cache::Answers;
 use schemas::rest::{Conversation, MessageView, Page};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -75,6 +77,11 @@ pub(crate) fn at(n: i64) -> OffsetDateTime {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::keeping(None).await
+    }
+
+    /// Where answers are kept.
+    pub(crate) async fn keeping(answers: Option<Answers>) -> Self {
         let database = Database::new().await;
         let pool = database.pool().clone();
         let settings = AuthSettings::default();
@@ -93,6 +100,7 @@ impl World {
             authenticator: authenticator.clone(),
             shard_of: Arc::new(|_| 3),
             documents: Documents::of([crate::openapi()]).unwrap(),
+            answers,
         });
         let operations = Operations::new([Dependency::postgres(pool)], || "parlance_up 1\n".to_owned());
         let router = platform::http::frame(crate::router(state).merge(crate::operations_router(operations)));
