@@ -45,7 +45,8 @@ impl WorkedOff {
     }
 }
 
-/// Messages pile up while there is no relay; then relays publish them.
+/// Messages pile up while there is no relay; then relays publish them, and nobody reads them meanwhile: on two cores whoever
+/// does takes from what is measured.
 pub async fn drain(app: &mut App, count: usize) -> anyhow::Result<WorkedOff> {
     let brokers = app.place().engines().context("a stack")?.kafka.address().to_owned();
     let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &brokers).create()?;
@@ -53,11 +54,15 @@ pub async fn drain(app: &mut App, count: usize) -> anyhow::Result<WorkedOff> {
     let place = app.place().clone();
     let server = app.server();
     let conversations = Senders::prepare(&server).await?;
-    app.roles().context("a stack")?.take_away(&place, Role::Relay).await?;
+    let roles = app.roles().context("a stack")?;
+    roles.take_away(&place, Role::Relay).await?;
+    roles.take_away(&place, Role::Projectors).await?;
     conversations.say(count).await?;
     let behind: i64 = sqlx::query_scalar("SELECT sum(head)::bigint FROM log.shards").fetch_one(&mut database).await?;
     let published = || tokio::task::block_in_place(|| published(&consumer));
-    work_off(app, Role::Relay, behind.cast_unsigned(), async || published()).await
+    let drained = work_off(app, Role::Relay, behind.cast_unsigned(), async || published()).await?;
+    app.roles().context("a stack")?.bring_back(&place, Role::Projectors).await?;
+    Ok(drained)
 }
 
 /// Messages pile up while there are no projectors; then they are applied to the read models.

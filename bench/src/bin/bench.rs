@@ -340,8 +340,11 @@ fn fixed_rate(report: &mut Report, Measured { seen, cpu, transactions, .. }: &Me
     report.add(format!("{rate}/s: p50 from the intended time"), seen.p50_ms, "ms", p50);
     report.add(format!("{rate}/s: p99 from the intended time"), seen.p99_ms, "ms", p99);
     report.add(format!("{rate}/s: slowest"), seen.max_ms, "ms", None);
-    let cpu = 1000.0 * per_message(cpu.server() + cpu.engine("postgres"), seen);
-    report.add(format!("{rate}/s: CPU of server and PostgreSQL"), cpu, "s/1000", None);
+    if stack {
+        used(report, &format!("{rate}/s"), cpu, seen.delivered as u64);
+    }
+    let both = 1000.0 * per_message(cpu.server() + cpu.engine("postgres"), seen);
+    report.add(format!("{rate}/s: CPU of server and PostgreSQL"), both, "s/1000", None);
     let writes = per_message(*transactions as f64, seen);
     report.add(format!("{rate}/s: write transactions"), writes, "a message", None);
 }

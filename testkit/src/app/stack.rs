@@ -197,7 +197,7 @@ impl RolesApart {
     pub(super) fn watched(&self) -> Vec<Watched> {
         let server = |member: &Member| Watched::server(member.role.name(), member.process.pid());
         let nginx = Watched::engine("nginx", self.front.pid());
-        self.members.iter().map(server).chain([nginx]).collect()
+        self.members.iter().filter(|member| member.process.is_running()).map(server).chain([nginx]).collect()
     }
 
     /// The addresses of the processes of a role, which answer `/health/ready` and `/metrics`.

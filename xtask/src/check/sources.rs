@@ -131,7 +131,7 @@ fn test_modules(path: &Path, text: &str) -> Vec<PathBuf> {
 fn is_test(name: &str) -> bool {
     let path = Path::new(name);
     ["testkit/", "bench/"].iter().any(|folder| name.starts_with(folder))
-        || path.components().any(|part| part.as_os_str() == "tests")
+        || path.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "examples")
         || path.file_name().is_some_and(|file| file == "tests.rs")
 }
 

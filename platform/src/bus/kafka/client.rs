@@ -37,10 +37,14 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: Library, reason: &str) {
-        metrics::counter!("parlance_bus_client_errors_total").increment(1);
         match error.rdkafka_error_code() {
+            // Told of every partition that has nothing new.
+            Some(Code::PartitionEOF) => {}
             Some(code) if passes(code) => tracing::debug!(%error, "Kafka's client: {reason}"),
-            _ => tracing::warn!(%error, "Kafka's client: {reason}"),
+            _ => {
+                metrics::counter!("parlance_bus_client_errors_total").increment(1);
+                tracing::warn!(%error, "Kafka's client: {reason}");
+            }
         }
     }
 }
