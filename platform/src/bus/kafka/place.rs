@@ -28,6 +28,8 @@ pub(super) struct Place {
     pub(super) awaited: bool,
     /// The partition's end as of the last look, while it is beyond what has come.
     pub(super) beyond: Option<i64>,
+    /// The offset that came next when the look began that is under way: more may have come by the time that it ends.
+    looked_from: i64,
 }
 
 /// What to do with the record at a position.
@@ -55,6 +57,7 @@ impl Place {
             foreign_told: false,
             awaited: false,
             beyond: None,
+            looked_from: 0,
         }
     }
 
@@ -63,7 +66,13 @@ impl Place {
         self.next = start(self.last, span);
         self.awaited = self.next < span.high;
         self.beyond = None;
+        self.looked_from = self.next;
         self.stalled = None;
+    }
+
+    /// A look at the partition's end begins.
+    pub(super) fn look(&mut self) {
+        self.looked_from = self.next;
     }
 
     /// What to do with the record at this position, the next that came.
@@ -84,7 +93,7 @@ impl Place {
     pub(super) fn is_lost(&mut self, span: Span, waited: bool) -> bool {
         let overdue = waited && self.beyond.is_some_and(|high| self.next < high);
         self.beyond = (self.next < span.high).then_some(span.high);
-        overdue || span.high < self.next
+        overdue || span.high < self.looked_from
     }
 }
 
@@ -138,7 +147,11 @@ mod tests {
         assert!(!place.is_lost(span(0, 9), false), "others may be in their way");
         assert!(place.is_lost(span(0, 9), true));
         place.next = 9;
+        place.look();
         assert!(!place.is_lost(span(0, 9), true));
+        place.next = 12;
+        assert!(!place.is_lost(span(0, 9), true), "three came while it was looked at");
+        place.look();
         assert!(place.is_lost(span(0, 4), true));
     }
 }

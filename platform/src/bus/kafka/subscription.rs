@@ -230,6 +230,7 @@ impl Partitions {
         if self.look_at <= now && self.looking.is_none() {
             self.look_at = now + LOOK_EVERY;
             let (reader, name) = (Arc::clone(reader), self.name.clone());
+            self.places.iter_mut().for_each(Place::look);
             let shards: Vec<_> = self.places.iter().map(|place| place.shard).collect();
             self.looking = Some(spawn_blocking(move || spans(reader.get(), &name, &shards)));
         }
