@@ -10,6 +10,7 @@ pub mod floor;
 pub mod idle;
 pub mod pairs;
 pub mod process;
+pub mod rebuild;
 pub mod socket;
 pub mod takeover;
 pub mod transactions;

@@ -14,7 +14,7 @@ use bench::{
     idle,
     pairs::{Load, Pace, Pairs, Seen},
     process::{Cpu, Watch},
-    takeover, transactions,
+    rebuild, takeover, transactions,
 };
 use clap::Parser;
 use serde_json::{Value, json};
@@ -72,16 +72,21 @@ enum Workload {
     Drain,
     /// Projectors from a backlog into the read models.
     Projections,
+    /// All read models are filled anew, under traffic.
+    Rebuild,
     /// Somebody is killed, and another takes over.
     Takeover,
 }
+
+/// Messages a second while read models are filled anew.
+const REBUILD_RATE: u32 = 500;
 
 impl Workload {
     /// Those of one process.
     const ALONE: [Self; 4] = [Self::Idle, Self::Saturation, Self::Rates, Self::CatchUp];
     /// Those of the stack.
-    const APART: [Self; 6] =
-        [Self::Rates, Self::Saturation, Self::CatchUp, Self::Drain, Self::Projections, Self::Takeover];
+    const APART: [Self; 7] =
+        [Self::Rates, Self::Saturation, Self::CatchUp, Self::Drain, Self::Projections, Self::Rebuild, Self::Takeover];
 }
 
 /// A line of the table: what, how much, and what it must reach.
@@ -197,7 +202,7 @@ async fn measure(options: &Options, place: &Place) -> anyhow::Result<Report> {
 
     let watch = Watch(app.watched()?);
     let mut gauge = Gauge { watch, connection: PgConnection::connect_with(&database).await? };
-    if asked(Workload::Saturation) || asked(Workload::Rates) {
+    if [Workload::Saturation, Workload::Rates, Workload::Rebuild].into_iter().any(asked) {
         eprintln!("setting {} pairs up", options.pairs);
         let mut pairs = Pairs::set_up(&app.server(), options.pairs.into()).await?;
         let window = Duration::from_secs(options.seconds);
@@ -210,6 +215,18 @@ async fn measure(options: &Options, place: &Place) -> anyhow::Result<Report> {
         for &rate in options.rates.iter().filter(|_| asked(Workload::Rates)) {
             let measured = gauge.workload(pairs, Pace::Open { per_second: rate }, window).await?;
             fixed_rate(&mut report, &measured, rate, options.stack);
+            pairs = measured.pairs;
+        }
+        if asked(Workload::Rebuild) {
+            let reader = rebuild::Reader::prepare(&app).await?;
+            let command = place.command(&["rebuild", "all"]);
+            let talk = gauge.workload(pairs, Pace::Open { per_second: REBUILD_RATE }, window);
+            let (measured, rebuilt) = tokio::try_join!(talk, reader.while_rebuilt(command))?;
+            let what = |what: &str| format!("rebuild of all under {REBUILD_RATE}/s: {what}");
+            report.add(what("took"), rebuilt.took.as_secs_f64(), "s", None);
+            report.add(what("whole reads meanwhile"), rebuilt.reads.into(), "reads", None);
+            report.add(what("p50"), measured.seen.p50_ms, "ms", None);
+            report.add(what("p99"), measured.seen.p99_ms, "ms", None);
             pairs = measured.pairs;
         }
         eprintln!("reading and checking the histories");
@@ -230,6 +247,7 @@ async fn measure(options: &Options, place: &Place) -> anyhow::Result<Report> {
         sorted.sort_unstable();
         report.add(format!("the same, median of {}", sorted.len()), sorted[sorted.len() / 2].as_secs_f64(), "s", bound);
     }
+    sizes(&mut report, &mut gauge.connection).await?;
     gauge.connection.close().await?;
     if asked(Workload::Drain) {
         eprintln!("piling up {} events for relays", options.backlog);
@@ -255,6 +273,21 @@ async fn measure(options: &Options, place: &Place) -> anyhow::Result<Report> {
     let status = app.stop().await?;
     ensure!(status.success(), "the server ended with {status}");
     Ok(report)
+}
+
+/// What an event takes on disk, with its indexes: in the log, and in all read models together.
+async fn sizes(report: &mut Report, connection: &mut PgConnection) -> anyhow::Result<()> {
+    for (what, schema) in [("the log", "log"), ("the read models", "read")] {
+        let bytes: f64 = sqlx::query_scalar(
+            "SELECT sum(pg_total_relation_size(c.oid))::float8 / greatest(1, (SELECT sum(head) FROM log.shards))::float8 \
+               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relkind = 'r'",
+        )
+        .bind(schema)
+        .fetch_one(&mut *connection)
+        .await?;
+        report.add(format!("an event in {what}"), bytes, "bytes", None);
+    }
+    Ok(())
 }
 
 /// What is read at the beginning and the end of a window.
