@@ -10,3 +10,4 @@ mod people;
 mod rebuild;
 mod records;
 mod restart;
+mod roles;

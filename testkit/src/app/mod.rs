@@ -21,8 +21,8 @@ use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use self::embedded::OneProcess;
 pub use self::stack::{Blow, Engines, Role, RolesApart};
+use self::{embedded::OneProcess, process::Process};
 
 /// A place for the data of one installation, gone when dropped; it outlives each [`App`] that runs on it.
 #[derive(Debug, Clone)]
@@ -124,9 +124,39 @@ impl Place {
         Ok(App { place: self.clone(), processes })
     }
 
+    /// Starts one process by these arguments, which serves on a port that is free.
+    pub async fn serve(&self, arguments: &[&str]) -> anyhow::Result<Serving> {
+        let arguments = [arguments, &["--listen", "127.0.0.1:0"]].concat();
+        Ok(Serving { process: Process::start(self.command(&arguments), &self.log()).await?, place: self.clone() })
+    }
+
     fn folder(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// One process that serves, whatever its roles. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Serving {
+    process: Process,
+    place: Place,
+}
+
+impl Serving {
+    /// What it serves, for clients that do not wait long before they try again.
+    pub fn server(&self) -> Server {
+        server(&format!("http://127.0.0.1:{}", self.process.port()))
+    }
+
+    /// Stops it as a service manager would (SIGTERM), and says how it ended.
+    pub async fn stop(mut self) -> anyhow::Result<ExitStatus> {
+        self.process.stop(&self.place.log()).await
+    }
+}
+
+fn server(address: &str) -> Server {
+    let backoff = Backoff { base: Duration::from_millis(20), max: Duration::from_millis(500) };
+    Server::new(address).expect("an address").with_retries(40, backoff)
 }
 
 /// A process whose cost is of interest.
@@ -175,8 +205,7 @@ impl App {
 
     /// The server, for clients that do not wait long before they try again.
     pub fn server(&self) -> Server {
-        let backoff = Backoff { base: Duration::from_millis(20), max: Duration::from_millis(500) };
-        Server::new(&self.address()).expect("an address").with_retries(40, backoff)
+        server(&self.address())
     }
 
     /// The place it runs in.
