@@ -8,10 +8,10 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::cache::Stream;
+use crate::chain::genesis;
 use crate::event::{StoredEvent, UnreadableEvent};
 use crate::kind::{KindOf, typed};
 use crate::rows;
-use crate::store::make;
 use crate::upcast::Upcasters;
 
 /// Why a store or log could not be opened.
@@ -202,6 +202,35 @@ pub(crate) fn shard_of(key: Uuid, shards: u16) -> u16 {
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^= mixed >> 31;
     u16::try_from(mixed % u64::from(shards)).expect("less than a u16")
+}
+
+/// Fixes the number of shards and makes their rows, where no one has yet.
+async fn make(pool: &PgPool, shards: u16) -> Result<(), OpenError> {
+    let number = i16::try_from(shards).ok().filter(|number| (4..=1024).contains(number));
+    let number = number.ok_or(OpenError::Shards(shards))?;
+    let mut transaction = pool.begin().await?;
+    // Waits for another process that makes them, and then finds them made.
+    let made = sqlx::query("INSERT INTO log.settings (shards) VALUES ($1) ON CONFLICT DO NOTHING")
+        .bind(number)
+        .execute(&mut *transaction)
+        .await?;
+    if made.rows_affected() == 1 {
+        let all = || LogTopic::ALL.into_iter().flat_map(|topic| (0..shards).map(move |shard| (topic, shard)));
+        let topics: Vec<i16> = all().map(|(topic, _)| topic.code()).collect();
+        let numbers: Vec<i16> = (0..LogTopic::ALL.len()).flat_map(|_| 0..number).collect();
+        let chains: Vec<Vec<u8>> = all().map(|(topic, shard)| genesis(topic, shard).to_vec()).collect();
+        sqlx::query(
+            "INSERT INTO log.shards (topic, shard, chain) \
+             SELECT * FROM unnest($1::smallint[], $2::smallint[], $3::bytea[])",
+        )
+        .bind(topics)
+        .bind(numbers)
+        .bind(chains)
+        .execute(&mut *transaction)
+        .await?;
+    }
+    transaction.commit().await?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use domain::kernel::LogTopic;
 use sqlx::PgPool;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::chain::genesis;
 use crate::command::{Command, Context, ExecuteError, Executed};
 use crate::committed::Committed;
 use crate::event::StoredEvent;
@@ -107,33 +105,4 @@ impl EventStore {
         self.inner.closing.cancel();
         self.inner.tracker.wait().await;
     }
-}
-
-/// Fixes the number of shards and makes their rows, where no one has yet.
-pub(crate) async fn make(pool: &PgPool, shards: u16) -> Result<(), OpenError> {
-    let number = i16::try_from(shards).ok().filter(|number| (4..=1024).contains(number));
-    let number = number.ok_or(OpenError::Shards(shards))?;
-    let mut transaction = pool.begin().await?;
-    // Waits for another process that makes them, and then finds them made.
-    let made = sqlx::query("INSERT INTO log.settings (shards) VALUES ($1) ON CONFLICT DO NOTHING")
-        .bind(number)
-        .execute(&mut *transaction)
-        .await?;
-    if made.rows_affected() == 1 {
-        let all = || LogTopic::ALL.into_iter().flat_map(|topic| (0..shards).map(move |shard| (topic, shard)));
-        let topics: Vec<i16> = all().map(|(topic, _)| topic.code()).collect();
-        let numbers: Vec<i16> = (0..LogTopic::ALL.len()).flat_map(|_| 0..number).collect();
-        let chains: Vec<Vec<u8>> = all().map(|(topic, shard)| genesis(topic, shard).to_vec()).collect();
-        sqlx::query(
-            "INSERT INTO log.shards (topic, shard, chain) \
-             SELECT * FROM unnest($1::smallint[], $2::smallint[], $3::bytea[])",
-        )
-        .bind(topics)
-        .bind(numbers)
-        .bind(chains)
-        .execute(&mut *transaction)
-        .await?;
-    }
-    transaction.commit().await?;
-    Ok(())
 }

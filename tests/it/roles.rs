@@ -112,9 +112,8 @@ async fn while_kafka_is_away_commands_go_on_and_all_arrives_after_it() {
     let (ann, ben) = (person(&server, "ann").await, person(&server, "ben").await);
     let conversation = ann.open_direct(ben.user_id()).await.unwrap().conversation_id;
     let (session, mut updates) = ben.open_session(options()).await.unwrap();
-    let synced = timeout(BOUND, async {
-        while !matches!(updates.next().await, Some(parlance_client::Update::Synced)) {}
-    });
+    let synced =
+        timeout(BOUND, async { while !matches!(updates.next().await, Some(parlance_client::Update::Synced)) {} });
     synced.await.expect("it has all that there is");
     let kafka = &place.engines().unwrap().kafka;
     kafka.kill().await.unwrap();

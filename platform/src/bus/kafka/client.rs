@@ -12,8 +12,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::error::KafkaError;
-use super::peek::LOOK_BOUND;
 
+/// How long a look may take.
+pub(super) const LOOK_BOUND: Duration = Duration::from_secs(5);
 /// How long partitions may be without a leader.
 pub(super) const LEADERS_BOUND: Duration = Duration::from_secs(20);
 /// The pause before what failed in passing is tried again.

@@ -11,11 +11,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use schemas::binary_mode::identity;
 use uuid::Uuid;
 
-use super::client::{Context, consumer_config, partition, passes, shard};
+use super::client::{Context, LOOK_BOUND, consumer_config, partition, passes, shard};
 use super::error::KafkaError;
-
-/// How long a look may take.
-pub(super) const LOOK_BOUND: Duration = Duration::from_secs(5);
 
 /// Where a partition's records begin, and where the next one will stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,9 +11,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use schemas::Topic;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::client::{Apart, Context, LEADERS_BOUND, blocking, config, partition};
+use super::client::{Apart, Context, LEADERS_BOUND, LOOK_BOUND, blocking, config, partition};
 use super::error::KafkaError;
-use super::peek::LOOK_BOUND;
 
 const LEADERS_PAUSE: Duration = Duration::from_millis(50);
 /// No record ever goes by itself: whoever reads from the beginning finds it there.
