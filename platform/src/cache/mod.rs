@@ -2,7 +2,7 @@
 //!
 //! Whoever tells what happened marks the conversations and users concerned with its position. An answer is good only
 //! while its own position, which was read before its data, covers all marks of what it was made from: so it does not
-//! matter whether a mark or an answer comes first. What a lost mark would have told is found out after [`KEPT`].
+//! matter whether a mark or an answer comes first. What a lost mark would have told is found out after `KEPT`.
 
 mod marks;
 #[cfg(test)]
