@@ -109,27 +109,34 @@ impl Lifecycle {
         self.draining.clone()
     }
 
-    /// Waits for the end of the process's time: SIGTERM, SIGINT (Ctrl-C), or an essential task that ended. A second
+    /// Completes at the end of the process's time: SIGTERM, SIGINT (Ctrl-C), or an essential task that ended. A second
     /// signal, while draining, aborts.
-    pub async fn wait_for_end(&self) -> std::io::Result<()> {
+    ///
+    /// Signals are heeded from this call on, so that one that comes before the wait begins is not the process's death.
+    ///
+    /// # Errors
+    /// A system that does not let us heed them.
+    pub fn end(&self) -> std::io::Result<impl Future<Output = ()> + Send + use<>> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
-            () = self.draining() => {}
-        }
-        self.drain();
-        let aborting = self.aborting.clone();
-        tokio::spawn(async move {
+        let life = self.clone();
+        Ok(async move {
             tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                () = aborting.cancelled() => {}
+                _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+                _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+                () = life.draining() => {}
             }
-            aborting.cancel();
-        });
-        Ok(())
+            life.drain();
+            let aborting = life.aborting.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                    () = aborting.cancelled() => {}
+                }
+                aborting.cancel();
+            });
+        })
     }
 
     /// Drains, at most `bound`, then aborts.
@@ -197,7 +204,7 @@ mod tests {
                 assert!(!panics, "as it must");
                 Err("the log is gone")
             });
-            timeout(BOUND, life.wait_for_end()).await.unwrap().unwrap();
+            timeout(BOUND, life.end().unwrap()).await.unwrap();
             let outcome = life.shutdown(BOUND).await;
             assert_eq!(outcome, Outcome { drained: true, failed: true });
         }

@@ -73,9 +73,10 @@ async fn serve(
     let router = std::mem::take(&mut parts.router).merge(query_api::operations_router(operations));
     let router = platform::http::behind(&config.trusted_proxies, platform::http::frame(router));
     life.spawn(platform::http::serve(listener, router, life.drain_token(), STEP));
+    let end = life.end()?;
     ready(address)?;
 
-    life.wait_for_end().await?;
+    end.await;
     if let Some(gateway) = &parts.gateway {
         gateway.drain(STEP).await;
     }
