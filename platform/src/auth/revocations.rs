@@ -1,11 +1,11 @@
-//! Sessions whose tokens are refused: known at once here, and within half a second in every process.
+//! Sessions whose tokens are refused: known at once here, and within a quarter of a second in every process.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use sqlx::PgPool;
 use tokio::sync::broadcast;
 use tokio::time::MissedTickBehavior;
@@ -13,7 +13,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// How often a process looks for what others revoked.
-const POLL: Duration = Duration::from_millis(400);
+const POLL: Duration = Duration::from_millis(200);
+/// What another process revoked is told of once every process has looked: whose socket was closed finds its token refused
+/// wherever it asks next.
+const SPREAD: Duration = Duration::from_millis(300);
 /// A revocation is looked for again this long after its time, since commits come out of order and clocks differ.
 const OVERLAP: Duration = Duration::from_secs(10);
 /// A row outlives every refresh token of its session.
@@ -33,6 +36,8 @@ struct Inner {
     access_ttl: Duration,
     revoked: RwLock<HashMap<Uuid, Instant>>,
     told: broadcast::Sender<Uuid>,
+    /// What is to be told of, and from when on.
+    untold: Mutex<VecDeque<(Instant, Uuid)>>,
 }
 
 impl fmt::Debug for Revocations {
@@ -45,7 +50,13 @@ impl Revocations {
     /// Reads what is revoked, and follows it until `stop`.
     pub async fn open(pool: PgPool, access_ttl: Duration, stop: CancellationToken) -> Result<Self, sqlx::Error> {
         let (told, _) = broadcast::channel(LISTENERS_BEHIND);
-        let inner = Arc::new(Inner { pool, access_ttl: access_ttl + OVERLAP, revoked: RwLock::default(), told });
+        let inner = Arc::new(Inner {
+            pool,
+            access_ttl: access_ttl + OVERLAP,
+            revoked: RwLock::default(),
+            told,
+            untold: Mutex::default(),
+        });
         inner.learn(inner.access_ttl).await?;
         tokio::spawn(follow(inner.clone(), stop));
         Ok(Self { inner })
@@ -62,7 +73,9 @@ impl Revocations {
             .bind(sessions)
             .execute(&self.inner.pool)
             .await?;
-        self.inner.note(sessions.iter().copied());
+        for session in self.inner.note(sessions.iter().copied()) {
+            self.inner.tell(session);
+        }
         Ok(())
     }
 
@@ -94,18 +107,30 @@ impl Inner {
         .bind(lately.as_secs_f64())
         .fetch_all(&self.pool)
         .await?;
-        self.note(sessions);
+        let from = Instant::now() + SPREAD;
+        let new = self.note(sessions);
+        self.untold.lock().extend(new.into_iter().map(|session| (from, session)));
         Ok(())
     }
 
-    fn note(&self, sessions: impl IntoIterator<Item = Uuid>) {
+    /// Refuses them from now on; answers which were not refused before.
+    fn note(&self, sessions: impl IntoIterator<Item = Uuid>) -> Vec<Uuid> {
         let now = Instant::now();
         let mut revoked = self.revoked.write();
-        for session in sessions {
-            if revoked.insert(session, now).is_none() {
-                // Nobody listens where no socket is open.
-                let _ = self.told.send(session);
-            }
+        sessions.into_iter().filter(|session| revoked.insert(*session, now).is_none()).collect()
+    }
+
+    fn tell(&self, session: Uuid) {
+        // Nobody listens where no socket is open.
+        let _ = self.told.send(session);
+    }
+
+    /// Tells of those whose time has come.
+    fn tell_due(&self) {
+        let now = Instant::now();
+        let mut untold = self.untold.lock();
+        while let Some((_, session)) = untold.pop_front_if(|(from, _)| *from <= now) {
+            self.tell(session);
         }
     }
 
@@ -141,6 +166,7 @@ async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
             }
             Err(_) => {}
         }
+        inner.tell_due();
         if swept.elapsed() > SWEEP {
             swept = begun;
             if let Err(error) = inner.sweep().await {

@@ -16,13 +16,14 @@ pub(super) fn route(record: &Arc<Record>, members: &mut Members, hints: &mut Vec
     match &record.event {
         Event::Numbered(event) => numbered(event, members.note(event), &mut to),
         Event::MessageDelivered(moved) | Event::MessageRead(moved) => receipt(moved, members, &mut to),
-        Event::SessionRevoked(session) => to.tell(Channel::User(session.user_id), None),
         Event::UserRegistered(_)
         | Event::UserProfileChanged(_)
         | Event::UserPasswordChanged(_)
         | Event::SessionStarted(_)
         | Event::SessionRefreshed(_)
-        | Event::SessionReuseDetected(_) => {}
+        | Event::SessionReuseDetected(_)
+        // Sockets are closed by the word of the database, which reaches every process.
+        | Event::SessionRevoked(_) => {}
     }
 }
 

@@ -150,7 +150,8 @@ async fn each_event_reaches_those_whom_it_concerns() {
         .await;
     setup.world.append(session(1, 11, Event::SessionStarted)).await;
     setup.world.append(session(1, 11, Event::SessionRevoked)).await;
-    setup.expect(&[(Channel::User(ann()), "session.revoked")]).await;
+    setup.world.append(room.said(ann())).await;
+    setup.expect(&[(all, "message.sent")]).await;
 }
 
 #[tokio::test]

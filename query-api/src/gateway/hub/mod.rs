@@ -369,9 +369,6 @@ impl Hub {
     fn tell_user(&self, user_id: Uuid, record: &Record, last: &mut Encoded) {
         let boxes = self.boxes(user_id);
         let Happening::Numbered(numbered) = &record.event else {
-            if let Happening::SessionRevoked(session) = &record.event {
-                return self.revoke(session.session_id);
-            }
             if moved(record).is_some_and(|moved| !self.moves(moved, record.position)) {
                 return;
             }

@@ -5,9 +5,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures::future::ready;
 use platform::live::InProcessLive;
-use schemas::{
-    ConversationCreated, History, InitialMember, Kind, MemberJoined, MemberLeft, Numbered, Role, SessionChanged, Topic,
-};
+use schemas::{ConversationCreated, History, InitialMember, Kind, MemberJoined, MemberLeft, Numbered, Role, Topic};
 use time::OffsetDateTime;
 
 use super::*;
@@ -176,14 +174,7 @@ fn a_newer_connection_of_a_device_replaces_the_older() {
 fn revocation_and_drain_reach_all() {
     let hub = hub();
     let (one, other) = (enter(&hub, 1, 1), hub.connect(&caller(1, 2)));
-    let session = SessionChanged {
-        user_id: one.user_id,
-        session_id: one.session_id,
-        device_id: one.device_id,
-        device_name: None,
-        at: OffsetDateTime::UNIX_EPOCH,
-    };
-    hub.deliver(&[hint(Channel::User(one.user_id), &record(Happening::SessionRevoked(session)))]);
+    hub.revoke(one.session_id);
     assert_eq!(one.closing().map(|(code, _)| code), Some(close::TOKEN));
     assert_eq!(other.closing(), None);
     hub.close_all(close::DRAINING, "draining");
