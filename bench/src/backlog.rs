@@ -78,7 +78,8 @@ pub async fn project(app: &mut App, count: usize) -> anyhow::Result<WorkedOff> {
     let mut checkpoints = async || -> anyhow::Result<u64> {
         let sum: Option<i64> = sqlx::query_scalar(
             "SELECT sum(position)::bigint FROM \
-             (SELECT min(position) AS position FROM read.checkpoints GROUP BY topic, shard) AS least",
+             (SELECT min(position) AS position FROM read.checkpoints WHERE consumer = 'read_models' \
+              GROUP BY topic, shard) AS least",
         )
         .fetch_one(&mut applied)
         .await?;

@@ -48,6 +48,7 @@ pub(crate) fn stored(context: &RequestContext) -> Context {
         correlation_id: context.correlation_id.as_deref().map(str::to_owned),
         causation_id: None,
         traceparent: context.traceparent.as_deref().map(str::to_owned),
+        session_id: context.session_id,
     }
 }
 

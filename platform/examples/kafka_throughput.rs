@@ -35,6 +35,7 @@ fn record(shard: u16, position: u64) -> Arc<Record> {
         correlation: None,
         causation: None,
         trace: None,
+        session: None,
         event: Event::UserProfileChanged(UserProfileChanged { user_id, display_name, avatar_file_id: None, at }),
     })
 }

@@ -66,6 +66,7 @@ impl Log {
                 correlation: None,
                 causation: None,
                 trace: None,
+                session: None,
                 event,
             }));
         }

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::FutureExt;
-use schemas::{Record, Topic};
+use schemas::Record;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -86,12 +86,12 @@ pub(crate) async fn load(connection: &mut PgConnection, projection: &str) -> Res
 pub(crate) async fn save(
     connection: &mut PgConnection,
     projection: &str,
-    topic: Topic,
     parked: &[Parked],
 ) -> Result<(), sqlx::Error> {
     if parked.is_empty() {
         return Ok(());
     }
+    let topics: Vec<i16> = parked.iter().map(|parked| parked.record.topic.code()).collect();
     let shards: Vec<i16> = parked.iter().map(|parked| smallint(parked.record.shard)).collect();
     let positions: Vec<i64> = parked.iter().map(|parked| bigint(parked.record.position)).collect();
     let keys: Vec<Uuid> = parked.iter().map(|parked| parked.record.key).collect();
@@ -99,10 +99,10 @@ pub(crate) async fn save(
         parked.iter().map(|parked| parked.error.as_deref().unwrap_or("follows a parked event of its key")).collect();
     sqlx::query(
         "INSERT INTO read.parked (projection, topic, shard, position, key, error) \
-         SELECT $1, $2, * FROM unnest($3::smallint[], $4::bigint[], $5::uuid[], $6::text[])",
+         SELECT $1, * FROM unnest($2::smallint[], $3::smallint[], $4::bigint[], $5::uuid[], $6::text[])",
     )
     .bind(projection)
-    .bind(topic.code())
+    .bind(topics)
     .bind(shards)
     .bind(positions)
     .bind(keys)

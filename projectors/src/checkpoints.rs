@@ -6,6 +6,7 @@ use schemas::Topic;
 use sqlx::{PgConnection, PgExecutor};
 
 use crate::database::{bigint, smallint};
+use crate::projection::Consumer;
 
 /// Positions by shard.
 pub(crate) type Places = BTreeMap<u16, u64>;
@@ -19,9 +20,10 @@ pub(crate) struct Move {
     pub(crate) to: u64,
 }
 
-/// The checkpoints of projections of one topic in these shards; those that there were none of begin at 0.
+/// The checkpoints of a consumer's projections of one topic in these shards; those that there were none of begin at 0.
 pub(crate) async fn load(
     connection: &mut PgConnection,
+    consumer: Consumer,
     projections: &[&'static str],
     topic: Topic,
     shards: &[u16],
@@ -32,13 +34,14 @@ pub(crate) async fn load(
     // Looked at first: an insert waits for whoever is moving the row that it collides with.
     if rows.len() < wanted {
         sqlx::query(
-            "INSERT INTO read.checkpoints (projection, topic, shard, position) \
-             SELECT projection, $2, shard, 0 FROM unnest($1::text[]) AS projection, unnest($3::smallint[]) AS shard \
+            "INSERT INTO read.checkpoints (projection, topic, shard, position, consumer) \
+             SELECT projection, $2, shard, 0, $4 FROM unnest($1::text[]) AS projection, unnest($3::smallint[]) AS shard \
              ON CONFLICT DO NOTHING",
         )
         .bind(projections)
         .bind(topic.code())
         .bind(&numbers)
+        .bind(consumer.name())
         .execute(&mut *connection)
         .await?;
         rows = select(connection, projections, topic, &numbers).await?;
@@ -69,13 +72,15 @@ async fn select(
     .await
 }
 
-/// What all projections of a topic have applied of each shard.
+/// What all read models of a topic have applied of each shard.
 pub(crate) async fn least(database: impl PgExecutor<'_>, topic: Topic) -> Result<Places, sqlx::Error> {
-    let rows: Vec<(i16, i64)> =
-        sqlx::query_as("SELECT shard, min(position) FROM read.checkpoints WHERE topic = $1 GROUP BY shard")
-            .bind(topic.code())
-            .fetch_all(database)
-            .await?;
+    let rows: Vec<(i16, i64)> = sqlx::query_as(
+        "SELECT shard, min(position) FROM read.checkpoints WHERE topic = $1 AND consumer = $2 GROUP BY shard",
+    )
+    .bind(topic.code())
+    .bind(Consumer::ReadModels.name())
+    .fetch_all(database)
+    .await?;
     Ok(rows.into_iter().map(|(shard, position)| (shard.cast_unsigned(), position.cast_unsigned())).collect())
 }
 

@@ -19,7 +19,7 @@ mod sessions;
 mod timeline;
 mod users;
 
-pub use projection::{ApplyError, Description, Projection};
+pub use projection::{ApplyError, Consumer, Description, Projection};
 pub use rebuild::{RebuildError, Rebuilt, rebuild};
 pub use registry::list;
 pub use run::{Parts, run};

@@ -1,12 +1,13 @@
 //! What a projection is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use schemas::{Record, Topic};
 use sqlx::PgConnection;
 
-/// A read model that is filled from one topic.
+/// Tables that are filled from topics.
 ///
 /// It is a pure consequence of the log: empty its tables, and the same records bring the same rows back, whatever the
 /// batches they come in.
@@ -26,10 +27,37 @@ pub trait Projection: Send + Sync {
 pub struct Description {
     /// The name in checkpoints and commands; it never changes.
     pub name: &'static str,
-    /// Where its records come from.
-    pub topic: Topic,
+    /// Whose checkpoints it moves with.
+    pub consumer: Consumer,
+    /// Where its records come from; in no order between topics.
+    pub topics: &'static [Topic],
     /// Its tables: no other projection touches them.
     pub tables: &'static [&'static str],
+}
+
+/// Who reads the topics, at a pace of its own: the projections of one are applied together, and wait for no other's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consumer {
+    /// What queries answer from: positions tell how far these have got.
+    ReadModels,
+}
+
+impl Consumer {
+    pub(crate) const ALL: [Self; 1] = [Self::ReadModels];
+
+    /// The name in checkpoints; it never changes.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::ReadModels => "read_models",
+        }
+    }
+
+    /// At most a batch in this time, unless enough wait; the first after a pause goes at once.
+    pub(crate) fn pace(self) -> Duration {
+        match self {
+            Self::ReadModels => Duration::from_millis(20),
+        }
+    }
 }
 
 /// Why a batch was not applied. Its text says nothing of what records contain.

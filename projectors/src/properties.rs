@@ -132,8 +132,8 @@ async fn apply(connection: &mut PgConnection, records: &[Arc<Record>], cuts: &[u
         let (batch, later) = rest.split_at(cut.min(rest.len()));
         rest = later;
         for projection in PROJECTIONS {
-            let topic = projection.describe().topic;
-            let batch: Vec<_> = batch.iter().filter(|record| record.topic == topic).cloned().collect();
+            let topics = projection.describe().topics;
+            let batch: Vec<_> = batch.iter().filter(|record| topics.contains(&record.topic)).cloned().collect();
             projection.apply(connection, &batch).await.unwrap();
         }
     }

@@ -1,11 +1,21 @@
 //! Every projection there is.
 
-use crate::projection::{Description, Projection};
+use schemas::Topic;
+
+use crate::projection::{Consumer, Description, Projection};
 use crate::{conversations, receipts, sessions, timeline, users};
 
-/// A line each. Those of one topic are applied in this order, in one transaction.
+/// A line each. Those of one consumer and topic are applied in this order, in one transaction.
 pub(crate) static PROJECTIONS: &[&dyn Projection] =
     &[&users::Users, &sessions::Sessions, &conversations::Conversations, &receipts::Receipts, &timeline::Timeline];
+
+/// What one consumer applies of one topic.
+pub(crate) fn of(consumer: Consumer, topic: Topic) -> impl Iterator<Item = &'static dyn Projection> {
+    PROJECTIONS.iter().copied().filter(move |projection| {
+        let about = projection.describe();
+        about.consumer == consumer && about.topics.contains(&topic)
+    })
+}
 
 /// What there is to rebuild.
 pub fn list() -> Vec<Description> {

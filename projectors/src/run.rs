@@ -14,9 +14,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::fan_out::FanOut;
-use crate::rebuild;
-use crate::registry::PROJECTIONS;
+use crate::projection::Consumer;
 use crate::runner::{Runner, Shared};
+use crate::{rebuild, registry};
 
 /// What the leases of the shards are called.
 const DUTY: &str = "projectors";
@@ -54,9 +54,12 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
 
     let mut work = JoinSet::new();
     for topic in Topic::ALL {
-        let projections = PROJECTIONS.iter().copied().filter(|projection| projection.describe().topic == topic);
-        let runner = Runner::new(shared.clone(), topic, projections.collect());
-        work.spawn(runner.run(shutdown.clone()));
+        for consumer in Consumer::ALL {
+            let projections: Vec<_> = registry::of(consumer, topic).collect();
+            if !projections.is_empty() {
+                work.spawn(Runner::new(shared.clone(), consumer, topic, projections).run(shutdown.clone()));
+            }
+        }
         let fan_out = FanOut::new(&shared, Arc::clone(&live), topic);
         work.spawn(fan_out.run(shutdown.clone()));
     }

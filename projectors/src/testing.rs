@@ -178,6 +178,7 @@ impl MemoryLog {
             correlation: None,
             causation: None,
             trace: None,
+            session: None,
             event,
         });
         records.push(Arc::clone(&record));

@@ -41,10 +41,11 @@ pub async fn follow_checkpoints(pool: PgPool, applied: AppliedPositions, stop: C
 
 /// The positions that all projections of a topic have applied.
 async fn read(pool: &PgPool) -> Result<Vec<Position>, sqlx::Error> {
-    let rows: Vec<(i16, i16, i64)> =
-        sqlx::query_as("SELECT topic, shard, min(position) FROM read.checkpoints GROUP BY topic, shard")
-            .fetch_all(pool)
-            .await?;
+    let rows: Vec<(i16, i16, i64)> = sqlx::query_as(
+        "SELECT topic, shard, min(position) FROM read.checkpoints WHERE consumer = 'read_models' GROUP BY topic, shard",
+    )
+    .fetch_all(pool)
+    .await?;
     let place = |(topic, shard, position): (i16, i16, i64)| {
         Some(Position {
             topic: Topic::from_code(topic)?,

@@ -63,6 +63,7 @@ pub fn translate(stored: &StoredEvent, upcasters: &Upcasters) -> Result<Record, 
         correlation: context.and_then(|context| context.correlation_id.as_deref()).map(Box::from),
         causation: context.and_then(|context| context.causation_id),
         trace: context.and_then(|context| context.traceparent.as_deref()).map(Box::from),
+        session: context.and_then(|context| context.session_id),
         event,
     })
 }
@@ -344,10 +345,12 @@ mod tests {
             correlation_id: Some("request".into()),
             causation_id: Some(THING),
             traceparent: None,
+            session_id: Some(ROOM),
         }));
         let record = translate(&event, &Upcasters::default()).unwrap();
         assert_eq!((record.topic, record.shard, record.position), (public(LogTopic::Conversations), 5, 8));
         assert_eq!((&*record.correlation_id(), record.causation, record.key), ("request", Some(THING), ROOM));
+        assert_eq!(record.session, Some(ROOM));
     }
 
     #[test]

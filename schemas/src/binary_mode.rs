@@ -15,7 +15,7 @@ pub struct BinaryMode {
     /// The ordering key.
     pub key: String,
     /// Every attribute, as a header.
-    pub headers: [(&'static str, String); 13],
+    pub headers: Vec<(&'static str, String)>,
     /// What happened, as JSON.
     pub data: Vec<u8>,
 }
@@ -32,6 +32,7 @@ const PARTITIONKEY: &str = "ce_partitionkey";
 const CORRELATIONID: &str = "ce_correlationid";
 const CAUSATIONID: &str = "ce_causationid";
 const TRACEPARENT: &str = "traceparent";
+const SESSIONID: &str = "ce_sessionid";
 
 /// Why a record is none of ours, or not one that can be read here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +53,7 @@ impl Record {
     pub fn to_binary_mode(&self, base: &str) -> serde_json::Result<BinaryMode> {
         let kind = self.event.event_type();
         let key = self.key.to_string();
-        let headers = [
+        let mut headers = vec![
             (SPECVERSION, "1.0".to_owned()),
             (ID, self.event_id.to_string()),
             ("ce_source", "/parlance".to_owned()),
@@ -67,6 +68,7 @@ impl Record {
             (TRACEPARENT, self.traceparent().into_owned()),
             ("content-type", "application/json".to_owned()),
         ];
+        headers.extend(self.session.map(|session| (SESSIONID, session.to_string())));
         Ok(BinaryMode { key, headers, data: self.event.to_json()? })
     }
 
@@ -82,14 +84,15 @@ impl Record {
         headers: impl IntoIterator<Item = (&'a str, &'a [u8])>,
         data: &[u8],
     ) -> Result<Self, RecordError> {
-        let mut found: [(&'static str, Option<&str>); 8] =
-            [ID, TYPE, TIME, PARTITIONKEY, SEQUENCE, CORRELATIONID, CAUSATIONID, TRACEPARENT].map(|name| (name, None));
+        let mut found: [(&'static str, Option<&str>); 9] =
+            [ID, TYPE, TIME, PARTITIONKEY, SEQUENCE, CORRELATIONID, CAUSATIONID, TRACEPARENT, SESSIONID]
+                .map(|name| (name, None));
         for (name, value) in headers {
             if let Some(place) = found.iter_mut().find(|(wanted, _)| *wanted == name) {
                 place.1 = str::from_utf8(value).ok();
             }
         }
-        let [id, kind, time, key, sequence, correlation, causation, trace] = found;
+        let [id, kind, time, key, sequence, correlation, causation, trace, session] = found;
         let at = OffsetDateTime::parse(text(time)?, &Rfc3339).map_err(|_| RecordError::Header(TIME))?;
         let mut record = Self {
             topic,
@@ -101,6 +104,7 @@ impl Record {
             correlation: None,
             causation: None,
             trace: None,
+            session: session.1.is_some().then(|| parsed(session)).transpose()?,
             event: Event::from_json(text(kind)?, data)?,
         };
         let (correlation, causation, trace) = (text(correlation)?, text(causation)?, text(trace)?);
@@ -162,6 +166,7 @@ mod tests {
             correlation: None,
             causation: None,
             trace: None,
+            session: None,
             event,
         }
     }
@@ -181,6 +186,7 @@ mod tests {
                 correlation: Some("request 7".into()),
                 causation: Some(Uuid::from_u128(9)),
                 trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+                session: Some(Uuid::from_u128(11)),
                 ..bare
             };
             assert_eq!(back(&full), Ok(full.clone()));

@@ -39,6 +39,9 @@ pub struct CloudEvent {
     pub causationid: String,
     /// W3C trace context.
     pub traceparent: String,
+    /// The session that the command came by, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessionid: Option<String>,
     /// `application/json`
     pub datacontenttype: &'static str,
     /// What happened.
@@ -65,6 +68,7 @@ impl CloudEvent {
             correlationid: record.correlation_id().into_owned(),
             causationid: record.causation_id().into_owned(),
             traceparent: record.traceparent().into_owned(),
+            sessionid: record.session.map(|session| session.to_string()),
             datacontenttype: "application/json",
             data: record.event.data()?,
         })
@@ -93,6 +97,7 @@ mod tests {
             correlation: Some("request-1".into()),
             causation: None,
             trace: None,
+            session: None,
             event: Event::UserPasswordChanged(UserChanged { user_id, at }),
         };
         let event = serde_json::to_value(CloudEvent::new(&record, DEFAULT_BASE).unwrap()).unwrap();

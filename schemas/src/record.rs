@@ -28,6 +28,8 @@ pub struct Record {
     pub causation: Option<Uuid>,
     /// The command's W3C trace context, where it brought one.
     pub trace: Option<Box<str>>,
+    /// The session that the command came by, where it is known.
+    pub session: Option<Uuid>,
     /// What happened.
     pub event: Event,
 }

@@ -27,7 +27,8 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.list {
         for projection in projectors::list() {
-            println!("{}\t{}\t{}", projection.name, projection.topic.name(), projection.tables.join(", "));
+            let topics: Vec<_> = projection.topics.iter().map(|topic| topic.name()).collect();
+            println!("{}\t{}\t{}", projection.name, topics.join(", "), projection.tables.join(", "));
         }
         return Ok(ExitCode::SUCCESS);
     }

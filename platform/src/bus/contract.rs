@@ -106,6 +106,7 @@ fn record(topic: Topic, shard: u16, position: u64) -> Record {
         correlation: None,
         causation: None,
         trace: None,
+        session: None,
         event: Event::UserPasswordChanged(UserChanged { user_id: event_id, at }),
     }
 }

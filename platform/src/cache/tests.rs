@@ -30,6 +30,7 @@ fn hint(channel: Channel, conversation_id: Uuid, shard: u16, position: u64, body
         correlation: None,
         causation: None,
         trace: None,
+        session: None,
         event: Event::Numbered(Numbered { conversation_id, seq: position, at, body }),
     };
     Hint { channel, record: Arc::new(record), audience: None }

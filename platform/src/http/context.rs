@@ -49,6 +49,8 @@ pub struct RequestContext {
     pub correlation_id: Option<Arc<str>>,
     /// The request's `traceparent`, or the server's own.
     pub traceparent: Option<Arc<str>>,
+    /// The session that asks, once it is known.
+    pub session_id: Option<Uuid>,
     /// The trace within `traceparent`.
     pub trace_id: TraceId,
 }
@@ -56,13 +58,13 @@ pub struct RequestContext {
 impl RequestContext {
     /// One that leaves nothing with the events that it causes: for a frame of a WebSocket, which has no headers.
     pub fn bare() -> Self {
-        Self { correlation_id: None, traceparent: None, trace_id: TraceId::random() }
+        Self { correlation_id: None, traceparent: None, session_id: None, trace_id: TraceId::random() }
     }
 
     /// The same trace, as one that leaves nothing with the events that it causes.
     #[must_use]
     pub fn unrecorded(&self) -> Self {
-        Self { correlation_id: None, traceparent: None, trace_id: self.trace_id }
+        Self { correlation_id: None, traceparent: None, session_id: None, trace_id: self.trace_id }
     }
 
     /// That of a request with these headers; what is absent or bad is replaced.
@@ -79,7 +81,7 @@ impl RequestContext {
                 let trace_id = TraceId::random();
                 (Arc::from(trace_id.traceparent()), trace_id)
             });
-        Self { correlation_id: Some(correlation_id), traceparent: Some(traceparent), trace_id }
+        Self { correlation_id: Some(correlation_id), traceparent: Some(traceparent), session_id: None, trace_id }
     }
 
     /// That of the request that this task works for.

@@ -89,6 +89,7 @@ pub(crate) fn record(key: u128, position: u64) -> Record {
         correlation: None,
         causation: None,
         trace: None,
+        session: None,
         event: Event::UserPasswordChanged(UserChanged { user_id, at }),
     }
 }
@@ -119,6 +120,7 @@ pub(crate) async fn what_is_told_comes_whole_and_in_order<H: Harness>() {
         correlation: Some("request 7".into()),
         causation: Some(Uuid::from_u128(9)),
         trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+        session: None,
         ..record(1, 1)
     });
     fan_out.publish(vec![hint(user(1), &full)]).await;

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::database::bigint;
-use crate::projection::{ApplyError, Description, Projection};
+use crate::projection::{ApplyError, Consumer, Description, Projection};
 
 /// See the module.
 pub(crate) struct Conversations;
@@ -32,7 +32,12 @@ struct Change<'a> {
 #[async_trait]
 impl Projection for Conversations {
     fn describe(&self) -> Description {
-        Description { name: "conversations", topic: Topic::Conversations, tables: &["conversations", "members"] }
+        Description {
+            name: "conversations",
+            consumer: Consumer::ReadModels,
+            topics: &[Topic::Conversations],
+            tables: &["conversations", "members"],
+        }
     }
 
     async fn apply(&self, connection: &mut PgConnection, batch: &[Arc<Record>]) -> Result<(), ApplyError> {

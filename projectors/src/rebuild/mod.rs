@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use platform::bus::{Backfill, BusError};
-use schemas::Record;
+use schemas::{Position, Record};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::careful::{self, Parked};
-use crate::checkpoints;
+use crate::checkpoints::{self, Places};
 use crate::database::{LIVE, bigint, connect, smallint};
 use crate::projection::{ApplyError, Description, Projection};
 use crate::registry::PROJECTIONS;
@@ -73,7 +73,7 @@ impl From<ApplyError> for RebuildError {
 pub struct Rebuilt {
     /// Its name.
     pub name: &'static str,
-    /// How many records of its topic were read.
+    /// How many records of its topics were read.
     pub records: u64,
     /// How many of them were put aside.
     pub parked: u64,
@@ -155,8 +155,8 @@ struct Rebuild {
 
 #[derive(Default)]
 struct Progress {
-    /// How far each shard was applied.
-    positions: Vec<u64>,
+    /// How far each shard of each topic was applied.
+    reached: Vec<Position>,
     records: u64,
     parked_keys: HashSet<Uuid>,
     parked: Vec<Parked>,
@@ -179,14 +179,18 @@ impl Rebuild {
             sleep(PAUSE).await;
         }
         let all: Vec<u16> = (0..shards).collect();
-        checkpoints::load(&mut connection, &[about.name], about.topic, &all).await?;
+        for topic in about.topics {
+            checkpoints::load(&mut connection, about.consumer, &[about.name], *topic, &all).await?;
+        }
         run(&mut connection, format!("DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}")).await?;
         for table in about.tables {
             definition::copy(&mut connection, &schema, table).await?;
         }
         // Nothing of it counts before the swap, whose commit waits for all before it.
         run(&mut connection, "SET synchronous_commit TO off".to_owned()).await?;
-        let progress = Progress { positions: vec![0; usize::from(shards)], ..Progress::default() };
+        let places = about.topics.iter().flat_map(|topic| all.iter().map(move |shard| (*topic, *shard)));
+        let reached = places.map(|(topic, shard)| Position { topic, shard, position: 0 }).collect();
+        let progress = Progress { reached, ..Progress::default() };
         Ok(Self { projection, about, schema, connection, log, began, progress })
     }
 
@@ -226,15 +230,15 @@ impl Rebuild {
 
     /// Applies all there is beside the live projection.
     async fn fill(&mut self) -> Result<(), RebuildError> {
-        for shard in 0..self.progress.positions.len() {
-            let mut page = self.read(shard, self.progress.positions[shard]).await?;
-            while let Some(last) = page.last().map(|record| record.position) {
+        for place in 0..self.progress.reached.len() {
+            let mut page = read(&*self.log, self.progress.reached[place]).await?;
+            while let Some(last) = page.last().map(|record| record.place()) {
                 let more = page.len() == PAGE;
-                let (log, topic, number) = (Arc::clone(&self.log), self.about.topic, shard_number(shard));
+                let log = Arc::clone(&self.log);
                 let mut transaction = self.connection.begin().await?;
-                let applied = self.progress.apply(&mut transaction, self.projection, shard, page);
+                let applied = self.progress.apply(&mut transaction, self.projection, place, page);
                 // The next page is read while this one is applied.
-                let following = async { if more { log.read(topic, number, last, PAGE).await } else { Ok(Vec::new()) } };
+                let following = async { if more { read(&*log, last).await } else { Ok(Vec::new()) } };
                 let (applied, following) = tokio::join!(applied, following);
                 applied?;
                 transaction.commit().await?;
@@ -244,15 +248,11 @@ impl Rebuild {
         Ok(())
     }
 
-    async fn read(&self, shard: usize, after: u64) -> Result<Vec<Arc<Record>>, BusError> {
-        self.log.read(self.about.topic, shard_number(shard), after, PAGE).await
-    }
-
     /// Applies the rest while the live projections wait, and puts the new tables in the place of the old.
     async fn swap(&mut self) -> Result<(), RebuildError> {
-        let Description { name, topic, tables } = self.about;
+        let Description { name, consumer, topics, tables } = self.about;
         let mut progress = Progress {
-            positions: self.progress.positions.clone(),
+            reached: self.progress.reached.clone(),
             records: self.progress.records,
             parked_keys: self.progress.parked_keys.clone(),
             parked: Vec::new(),
@@ -269,30 +269,33 @@ impl Rebuild {
         // No runner moves a checkpoint from here on, and none holds a table while it waits for that.
         let fence = "SET LOCAL synchronous_commit TO on; LOCK TABLE read.checkpoints IN EXCLUSIVE MODE";
         run(&mut transaction, format!("SET LOCAL idle_in_transaction_session_timeout TO '{SILENCE}'; {fence}")).await?;
-        for shard in 0..progress.positions.len() {
+        for place in 0..progress.reached.len() {
             loop {
-                let page = self.log.read(topic, shard_number(shard), progress.positions[shard], PAGE).await?;
+                let page = read(&*self.log, progress.reached[place]).await?;
                 let more = page.len() == PAGE;
-                progress.apply(&mut transaction, self.projection, shard, page).await?;
+                progress.apply(&mut transaction, self.projection, place, page).await?;
                 if !more {
                     break;
                 }
             }
         }
-        let all: Vec<u16> = (0..progress.positions.len()).map(shard_number).collect();
-        let live = checkpoints::load(&mut transaction, &[name], topic, &all).await?;
-        let ahead = |(shard, live): (&u16, &u64)| *live > progress.positions[usize::from(*shard)];
-        if live.values().flatten().any(ahead) {
-            return Err(RebuildError::Behind(name));
+        for topic in topics {
+            let reached: Places =
+                progress.reached.iter().filter(|at| at.topic == *topic).map(|at| (at.shard, at.position)).collect();
+            let shards: Vec<u16> = reached.keys().copied().collect();
+            let live = checkpoints::load(&mut transaction, consumer, &[name], *topic, &shards).await?;
+            if live.values().flatten().any(|(shard, live)| live > &reached[shard]) {
+                return Err(RebuildError::Behind(name));
+            }
         }
         let swap = format!(
             "SET LOCAL lock_timeout TO '{READERS}'; LOCK TABLE {old} IN ACCESS EXCLUSIVE MODE; DROP TABLE {old}; {moves}"
         );
         run(&mut transaction, swap).await?;
-        place(&mut transaction, name, topic.code(), &progress.positions).await?;
+        place(&mut transaction, name, &progress.reached).await?;
         sqlx::query("DELETE FROM read.parked WHERE projection = $1").bind(name).execute(&mut *transaction).await?;
-        careful::save(&mut transaction, name, topic, &self.progress.parked).await?;
-        careful::save(&mut transaction, name, topic, &progress.parked).await?;
+        careful::save(&mut transaction, name, &self.progress.parked).await?;
+        careful::save(&mut transaction, name, &progress.parked).await?;
         transaction.commit().await?;
         self.progress.parked.append(&mut progress.parked);
         self.progress.records = progress.records;
@@ -305,21 +308,22 @@ impl Progress {
         &mut self,
         connection: &mut PgConnection,
         projection: &dyn Projection,
-        shard: usize,
+        place: usize,
         page: Vec<Arc<Record>>,
     ) -> Result<(), RebuildError> {
-        let Some(last) = page.last().map(|record| record.position) else { return Ok(()) };
+        let Some(last) = page.last().map(|record| record.place()) else { return Ok(()) };
         let count = page.len() as u64;
         let parked = careful::apply_rest(connection, projection, page, &mut self.parked_keys).await?;
         self.parked.extend(parked);
         self.records += count;
-        self.positions[shard] = last;
+        self.reached[place] = last;
         Ok(())
     }
 }
 
-fn shard_number(index: usize) -> u16 {
-    u16::try_from(index).unwrap_or(u16::MAX)
+/// The next page of a shard.
+async fn read(log: &dyn Backfill, after: Position) -> Result<Vec<Arc<Record>>, BusError> {
+    log.read(after.topic, after.shard, after.position, PAGE).await
 }
 
 /// A lock that was not to be had, or a deadlock.
@@ -329,21 +333,17 @@ fn is_lock_failure(error: &sqlx::Error) -> bool {
 }
 
 /// Sets the checkpoints to where the new tables stand.
-async fn place(
-    connection: &mut PgConnection,
-    projection: &str,
-    topic: i16,
-    positions: &[u64],
-) -> Result<(), sqlx::Error> {
-    let shards: Vec<i16> = (0..positions.len()).map(|shard| smallint(shard_number(shard))).collect();
-    let positions: Vec<i64> = positions.iter().copied().map(bigint).collect();
+async fn place(connection: &mut PgConnection, projection: &str, reached: &[Position]) -> Result<(), sqlx::Error> {
+    let topics: Vec<i16> = reached.iter().map(|at| at.topic.code()).collect();
+    let shards: Vec<i16> = reached.iter().map(|at| smallint(at.shard)).collect();
+    let positions: Vec<i64> = reached.iter().map(|at| bigint(at.position)).collect();
     sqlx::query(
         "UPDATE read.checkpoints c SET position = u.position \
-           FROM unnest($3::smallint[], $4::bigint[]) AS u(shard, position) \
-          WHERE c.projection = $1 AND c.topic = $2 AND c.shard = u.shard",
+           FROM unnest($2::smallint[], $3::smallint[], $4::bigint[]) AS u(topic, shard, position) \
+          WHERE c.projection = $1 AND c.topic = u.topic AND c.shard = u.shard",
     )
     .bind(projection)
-    .bind(topic)
+    .bind(topics)
     .bind(shards)
     .bind(positions)
     .execute(connection)

@@ -75,7 +75,8 @@ impl Live {
         for topic in Topic::ALL {
             for shard in 0..SHARDS {
                 let all = self.world.log.read(topic, shard, 0, usize::MAX).await.unwrap();
-                for projection in PROJECTIONS.iter().filter(|projection| projection.describe().topic == topic) {
+                for projection in PROJECTIONS.iter().filter(|projection| projection.describe().topics.contains(&topic))
+                {
                     projection.apply(&mut connection, &all).await.unwrap();
                 }
             }

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::database::bigint;
-use crate::projection::{ApplyError, Description, Projection};
+use crate::projection::{ApplyError, Consumer, Description, Projection};
 
 /// See the module.
 pub(crate) struct Receipts;
@@ -52,7 +52,12 @@ struct Stay {
 #[async_trait]
 impl Projection for Receipts {
     fn describe(&self) -> Description {
-        Description { name: "receipts", topic: Topic::Conversations, tables: &["receipts"] }
+        Description {
+            name: "receipts",
+            consumer: Consumer::ReadModels,
+            topics: &[Topic::Conversations],
+            tables: &["receipts"],
+        }
     }
 
     async fn apply(&self, connection: &mut PgConnection, batch: &[Arc<Record>]) -> Result<(), ApplyError> {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Interruption, Runner};
 use crate::careful::{self, Parked};
 use crate::checkpoints::{self, Move, Places};
-use crate::projection::{ApplyError, Projection};
+use crate::projection::{ApplyError, Consumer, Projection};
 
 /// One projection in a runner.
 pub(super) struct Running {
@@ -70,7 +70,7 @@ impl Runner {
                 }
                 Err(error) => return Err(error.into()),
             };
-            careful::save(&mut transaction, one.name, self.topic, &parked).await?;
+            careful::save(&mut transaction, one.name, &parked).await?;
         }
         // Fenced it would be in any case; but whoever follows should not have to wait.
         if !self.holds(&reached) {
@@ -93,15 +93,16 @@ impl Runner {
 }
 
 impl Running {
-    /// The projections of a topic, where they stand in these shards.
+    /// The projections of a consumer and a topic, where they stand in these shards.
     pub(super) async fn load(
         connection: &mut PgConnection,
+        consumer: Consumer,
         projections: &[&'static dyn Projection],
         topic: Topic,
         shards: &[u16],
     ) -> Result<Vec<Self>, sqlx::Error> {
         let names: Vec<_> = projections.iter().map(|projection| projection.describe().name).collect();
-        let mut places = checkpoints::load(connection, &names, topic, shards).await?;
+        let mut places = checkpoints::load(connection, consumer, &names, topic, shards).await?;
         let mut running = Vec::with_capacity(names.len());
         for (&projection, name) in projections.iter().zip(names) {
             let applied = places.remove(name).unwrap_or_default();

@@ -19,13 +19,11 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::checkpoints::Places;
 use crate::database::connect_runner;
-use crate::projection::{ApplyError, Projection};
+use crate::projection::{ApplyError, Consumer, Projection};
 use apply::{Running, least};
 use lag::Lag;
 use reading::{collect, news};
 
-/// At most a batch in this time, unless enough wait; the first after a pause goes at once.
-const PACE: Duration = Duration::from_millis(20);
 /// A transaction that takes longer is given up and tried again on another connection.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -78,6 +76,7 @@ pub(crate) struct Shared {
 /// Applies the shards of a topic that are held.
 pub(crate) struct Runner {
     shared: Shared,
+    consumer: Consumer,
     topic: Topic,
     projections: Vec<&'static dyn Projection>,
     lag: Lag,
@@ -103,9 +102,14 @@ impl Gaps {
 }
 
 impl Runner {
-    pub(crate) fn new(shared: Shared, topic: Topic, projections: Vec<&'static dyn Projection>) -> Self {
+    pub(crate) fn new(
+        shared: Shared,
+        consumer: Consumer,
+        topic: Topic,
+        projections: Vec<&'static dyn Projection>,
+    ) -> Self {
         let lag = Lag::new(projections.iter().map(|projection| projection.describe().name));
-        Self { shared, topic, projections, lag }
+        Self { shared, consumer, topic, projections, lag }
     }
 
     /// Applies what comes until `shutdown`, or until nobody gives out shards any more.
@@ -134,7 +138,7 @@ impl Runner {
                 Err(reason @ (Interruption::Fenced | Interruption::Lost)) => {
                     tracing::info!(topic = self.topic.name(), "{reason}: going on from where they stand");
                     // Who was stopped for a while learns within a beat what it holds now.
-                    if matches!(reason, Interruption::Lost) { BEAT } else { PACE }
+                    if matches!(reason, Interruption::Lost) { BEAT } else { self.consumer.pace() }
                 }
                 Err(failure) => {
                     let (wait, failure): (_, &dyn std::error::Error) = (backoff.failed(), &failure);
@@ -186,7 +190,7 @@ impl Runner {
                 () = shutdown.cancelled() => return Ok(End::Stopped),
                 changed = self.changed(held, shards) => return Ok(changed),
                 () = until(again) => return Ok(End::Again),
-                batch = collect(&mut *subscription, last_batch) => batch?,
+                batch = collect(&mut *subscription, last_batch, self.consumer.pace()) => batch?,
             };
             last_batch = Some(Instant::now());
             let (batch, gap) = news(batch, &mut read);
@@ -218,7 +222,7 @@ impl Runner {
                 Some(connection) => connection,
                 none => none.insert(connect_runner(&self.shared.pool, &self.shared.application).await?),
             };
-            let running = Running::load(connection, &self.projections, self.topic, shards).await?;
+            let running = Running::load(connection, self.consumer, &self.projections, self.topic, shards).await?;
             Ok::<_, sqlx::Error>((connection, running))
         };
         let (connection, running) = timeout(PATIENCE, load).await.map_err(|_| Interruption::TimedOut)??;
@@ -242,7 +246,11 @@ impl Runner {
         }
     }
 
+    /// Tells those who wait for a position.
     fn post(&self, applied: &Places) {
+        if self.consumer != Consumer::ReadModels {
+            return;
+        }
         let topic = self.topic;
         let places = applied.iter().map(|(&shard, &position)| Position { topic, shard, position });
         self.shared.positions.post(places);

@@ -1,12 +1,12 @@
 //! What a runner reads: batches of the records that come next.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use platform::bus::{BusError, Subscription};
 use schemas::{Position, Record};
 use tokio::time::{Instant, timeout_at};
 
-use super::PACE;
 use crate::checkpoints::Places;
 
 const ENOUGH: usize = 500;
@@ -16,9 +16,10 @@ const MAX: usize = 2000;
 pub(super) async fn collect(
     subscription: &mut dyn Subscription,
     last_batch: Option<Instant>,
+    pace: Duration,
 ) -> Result<Vec<Arc<Record>>, BusError> {
     let mut batch = subscription.next(MAX).await?;
-    let due = last_batch.map_or_else(Instant::now, |last| last + PACE);
+    let due = last_batch.map_or_else(Instant::now, |last| last + pace);
     while batch.len() < ENOUGH {
         match timeout_at(due, subscription.next(MAX - batch.len())).await {
             Ok(Ok(more)) => batch.extend(more),
@@ -54,6 +55,8 @@ mod tests {
     use super::*;
     use crate::testing::{MemoryLog, registered};
 
+    const PACE: Duration = Duration::from_millis(20);
+
     /// Says what it is told to say.
     struct Script(VecDeque<Result<Vec<Arc<Record>>, BusError>>);
 
@@ -73,8 +76,8 @@ mod tests {
         let failure = || Err(BusError("gone".into()));
         let mut script = Script(VecDeque::from([Ok(vec![Arc::clone(&record)]), failure(), failure()]));
         let just_now = Some(Instant::now());
-        assert_eq!(collect(&mut script, just_now).await.unwrap(), [record]);
-        assert!(collect(&mut script, just_now).await.is_err());
+        assert_eq!(collect(&mut script, just_now, PACE).await.unwrap(), [record]);
+        assert!(collect(&mut script, just_now, PACE).await.is_err());
     }
 
     #[test]

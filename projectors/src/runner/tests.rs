@@ -52,7 +52,7 @@ impl Holding {
             shards: SHARDS,
             application: "parlance projectors by hand".to_owned(),
         };
-        tokio::spawn(Runner::new(shared, topic, projections).run(CancellationToken::new()))
+        tokio::spawn(Runner::new(shared, Consumer::ReadModels, topic, projections).run(CancellationToken::new()))
     }
 }
 
@@ -131,7 +131,7 @@ struct Fragile(fn(&Record) -> Result<(), ApplyError>);
 #[async_trait]
 impl Projection for Fragile {
     fn describe(&self) -> Description {
-        Description { name: "fragile", topic: Topic::Users, tables: &[] }
+        Description { name: "fragile", consumer: Consumer::ReadModels, topics: &[Topic::Users], tables: &[] }
     }
 
     async fn apply(&self, connection: &mut PgConnection, batch: &[Arc<Record>]) -> Result<(), ApplyError> {
@@ -170,7 +170,7 @@ async fn of_two_runners_only_one_applies_each_batch() {
     // As one that was stopped, and does not know yet that another follows it.
     let (first, zombie) = (Holding::all(), Holding::all());
     for holds in [&first, &zombie] {
-        let of_topic = |projection: &&&dyn Projection| projection.describe().topic == Topic::Conversations;
+        let of_topic = |projection: &&&dyn Projection| projection.describe().topics == [Topic::Conversations];
         let projections = PROJECTIONS.iter().filter(of_topic).copied().collect();
         holds.run(&world, &database, Topic::Conversations, projections);
     }

@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::projection::{ApplyError, Description, Projection};
+use crate::projection::{ApplyError, Consumer, Description, Projection};
 
 /// See the module.
 pub(crate) struct Sessions;
@@ -26,7 +26,7 @@ enum Change<'a> {
 #[async_trait]
 impl Projection for Sessions {
     fn describe(&self) -> Description {
-        Description { name: "sessions", topic: Topic::Users, tables: &["sessions"] }
+        Description { name: "sessions", consumer: Consumer::ReadModels, topics: &[Topic::Users], tables: &["sessions"] }
     }
 
     async fn apply(&self, connection: &mut PgConnection, batch: &[Arc<Record>]) -> Result<(), ApplyError> {

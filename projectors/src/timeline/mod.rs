@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::database::{bigint, smallint};
-use crate::projection::{ApplyError, Description, Projection};
+use crate::projection::{ApplyError, Consumer, Description, Projection};
 
 /// See the module.
 pub(crate) struct Timeline;
@@ -16,7 +16,12 @@ pub(crate) struct Timeline;
 #[async_trait]
 impl Projection for Timeline {
     fn describe(&self) -> Description {
-        Description { name: "timeline", topic: Topic::Conversations, tables: &["timeline"] }
+        Description {
+            name: "timeline",
+            consumer: Consumer::ReadModels,
+            topics: &[Topic::Conversations],
+            tables: &["timeline"],
+        }
     }
 
     async fn apply(&self, connection: &mut PgConnection, batch: &[Arc<Record>]) -> Result<(), ApplyError> {

@@ -8,7 +8,7 @@ use schemas::{Event, Record, Topic, UserProfileChanged, UserRegistered};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::projection::{ApplyError, Description, Projection};
+use crate::projection::{ApplyError, Consumer, Description, Projection};
 
 /// See the module.
 pub(crate) struct Users;
@@ -23,7 +23,7 @@ struct Change<'a> {
 #[async_trait]
 impl Projection for Users {
     fn describe(&self) -> Description {
-        Description { name: "users", topic: Topic::Users, tables: &["users"] }
+        Description { name: "users", consumer: Consumer::ReadModels, topics: &[Topic::Users], tables: &["users"] }
     }
 
     async fn apply(&self, connection: &mut PgConnection, batch: &[Arc<Record>]) -> Result<(), ApplyError> {

@@ -149,6 +149,7 @@ impl Unread<'_> {
             correlation: text(correlation),
             causation: Some(causation).filter(|id| !id.is_nil()),
             trace: text(trace),
+            session: None,
             event,
         };
         Some(Hint { channel, record: Arc::new(record), audience: None })
@@ -199,6 +200,7 @@ mod tests {
             correlation: Some("request 7".into()),
             causation: Some(Uuid::from_u128(9)),
             trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+            session: None,
             ..record(7, 2)
         });
         for record in [bare, full] {

@@ -37,6 +37,7 @@ fn record(event: Happening) -> Arc<Record> {
         correlation: None,
         causation: None,
         trace: None,
+        session: None,
         event,
     })
 }

@@ -341,6 +341,7 @@ fn record(state: &mut State, key: Uuid, at: OffsetDateTime, event: Event) -> Arc
         correlation: None,
         causation: None,
         trace: None,
+        session: None,
         event,
     })
 }
