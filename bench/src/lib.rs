@@ -5,6 +5,7 @@
 
 pub mod backlog;
 pub mod catch_up;
+pub mod consumers;
 pub mod demo;
 pub mod floor;
 pub mod idle;

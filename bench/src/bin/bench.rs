@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use bench::{
-    backlog, catch_up,
+    backlog, catch_up, consumers,
     floor::{self, Floor},
     idle,
     pairs::{Load, Pace, Pairs, Seen},
@@ -68,6 +68,8 @@ enum Workload {
     Saturation,
     Rates,
     CatchUp,
+    /// Every consumer of the topics, at a rate that all must keep up with.
+    Consumers,
     /// Relays from a backlog into Kafka.
     Drain,
     /// Projectors from a backlog into the read models.
@@ -80,13 +82,25 @@ enum Workload {
 
 /// Messages a second while read models are filled anew.
 const REBUILD_RATE: u32 = 500;
+/// Messages a second for the consumers; with their receipts, two to three times as many events.
+const CONSUMERS_RATE: u32 = 2_500;
+/// Events a second that consumers must keep up with.
+const CONSUMED_PER_S: f64 = 5_000.0;
 
 impl Workload {
     /// Those of one process.
-    const ALONE: [Self; 4] = [Self::Idle, Self::Saturation, Self::Rates, Self::CatchUp];
+    const ALONE: [Self; 5] = [Self::Idle, Self::Saturation, Self::Rates, Self::Consumers, Self::CatchUp];
     /// Those of the stack.
-    const APART: [Self; 7] =
-        [Self::Rates, Self::Saturation, Self::CatchUp, Self::Drain, Self::Projections, Self::Rebuild, Self::Takeover];
+    const APART: [Self; 8] = [
+        Self::Rates,
+        Self::Saturation,
+        Self::Consumers,
+        Self::CatchUp,
+        Self::Drain,
+        Self::Projections,
+        Self::Rebuild,
+        Self::Takeover,
+    ];
 }
 
 /// A line of the table: what, how much, and what it must reach.
@@ -202,7 +216,7 @@ async fn measure(options: &Options, place: &Place) -> anyhow::Result<Report> {
 
     let watch = Watch(app.watched()?);
     let mut gauge = Gauge { watch, connection: PgConnection::connect_with(&database).await? };
-    if [Workload::Saturation, Workload::Rates, Workload::Rebuild].into_iter().any(asked) {
+    if [Workload::Saturation, Workload::Rates, Workload::Consumers, Workload::Rebuild].into_iter().any(asked) {
         eprintln!("setting {} pairs up", options.pairs);
         let mut pairs = Pairs::set_up(&app.server(), options.pairs.into()).await?;
         let window = Duration::from_secs(options.seconds);
@@ -215,6 +229,13 @@ async fn measure(options: &Options, place: &Place) -> anyhow::Result<Report> {
         for &rate in options.rates.iter().filter(|_| asked(Workload::Rates)) {
             let measured = gauge.workload(pairs, Pace::Open { per_second: rate }, window).await?;
             fixed_rate(&mut report, &measured, rate, options.stack);
+            pairs = measured.pairs;
+        }
+        if asked(Workload::Consumers) {
+            let mut connection = PgConnection::connect_with(&database).await?;
+            let talk = gauge.workload(pairs, Pace::Open { per_second: CONSUMERS_RATE }, window);
+            let (measured, followed) = tokio::try_join!(talk, consumers::follow(&mut connection, window))?;
+            kept_up(&mut report, &followed);
             pairs = measured.pairs;
         }
         if asked(Workload::Rebuild) {
@@ -273,6 +294,18 @@ async fn measure(options: &Options, place: &Place) -> anyhow::Result<Report> {
     let status = app.stop().await?;
     ensure!(status.success(), "the server ended with {status}");
     Ok(report)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of a few minutes")]
+/// Whoever does not keep up falls back: at the end by more than a second's events beyond where it was before.
+fn kept_up(report: &mut Report, followed: &consumers::Followed) {
+    let rate = followed.events_per_s;
+    report.add("consumers: events that came", rate, "events/s", Some(Target::AtLeast(CONSUMED_PER_S)));
+    for (name, behind) in &followed.consumers {
+        let bound = Some(Target::AtMost(behind.earlier + rate));
+        report.add(format!("consumers: {name} behind, on average later on"), behind.later, "events", bound);
+        report.add(format!("consumers: {name} behind, at most"), behind.most as f64, "events", None);
+    }
 }
 
 /// What an event takes on disk, with its indexes: in the log, and in all read models together.

@@ -57,8 +57,10 @@ impl Lag {
             }
             for (name, positions, seconds) in self.behind(&heads, OffsetDateTime::now_utc()) {
                 #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-                metrics::gauge!("parlance_projection_lag_positions", "projection" => name, "topic" => topic.name()).set(positions as f64);
-                metrics::gauge!("parlance_projection_lag_seconds", "projection" => name, "topic" => topic.name()).set(seconds);
+                metrics::gauge!("parlance_projection_lag_positions", "projection" => name, "topic" => topic.name())
+                    .set(positions as f64);
+                metrics::gauge!("parlance_projection_lag_seconds", "projection" => name, "topic" => topic.name())
+                    .set(seconds);
             }
         }
     }
