@@ -1,4 +1,4 @@
-//! The tables that a projection is rebuilt in.
+//! The tables that a projection is rebuilt in, and the views that stand on them.
 
 use sqlx::PgConnection;
 
@@ -35,4 +35,37 @@ pub(super) async fn copy(connection: &mut PgConnection, schema: &str, table: &st
         }
     }
     Ok(())
+}
+
+/// A view as it can be said anew.
+pub(super) struct View {
+    pub(super) name: String,
+    options: Option<String>,
+    query: String,
+}
+
+impl View {
+    /// Puts it on whatever stands under the names of its tables now. Who may read it, and what is said of it, stays.
+    pub(super) fn replace(&self) -> String {
+        let options = self.options.as_ref().map(|options| format!(" WITH ({options})")).unwrap_or_default();
+        format!("CREATE OR REPLACE VIEW {}{options} AS {}", self.name, self.query)
+    }
+}
+
+/// The views that stand on live tables, whoever made them. Their names are qualified where the live schema is not in
+/// the search path.
+pub(super) async fn views(connection: &mut PgConnection, tables: &[&str]) -> Result<Vec<View>, sqlx::Error> {
+    let tables: Vec<String> = tables.iter().map(|table| format!("{LIVE}.{table}")).collect();
+    let rows: Vec<(String, Option<String>, String)> = sqlx::query_as(
+        "SELECT oid::regclass::text, array_to_string(reloptions, ', '), pg_get_viewdef(oid) FROM pg_class \
+          WHERE relkind = 'v' AND oid IN ( \
+                SELECT ev_class FROM pg_rewrite r \
+                  JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid \
+                 WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY($1::text[]::regclass[]::oid[])) \
+          ORDER BY oid",
+    )
+    .bind(tables)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|(name, options, query)| View { name, options, query }).collect())
 }

@@ -261,7 +261,6 @@ impl Rebuild {
             tables.iter().map(|table| form(table)).collect::<Vec<_>>().join(between)
         };
         let old = all(&|table| format!("{LIVE}.{table}"), ", ");
-        let moves = all(&|table| format!("ALTER TABLE {}.{table} SET SCHEMA {LIVE}", self.schema), "; ");
         let mut transaction = self.connection.begin().await?;
         // Sends autovacuum away, which would outlast our short wait for readers; hinders nobody else.
         let alone = format!("SET LOCAL lock_timeout TO '10s'; LOCK TABLE {old} IN SHARE UPDATE EXCLUSIVE MODE");
@@ -288,10 +287,21 @@ impl Rebuild {
                 return Err(RebuildError::Behind(name));
             }
         }
-        let swap = format!(
-            "SET LOCAL lock_timeout TO '{READERS}'; LOCK TABLE {old} IN ACCESS EXCLUSIVE MODE; DROP TABLE {old}; {moves}"
-        );
-        run(&mut transaction, swap).await?;
+        let views = definition::views(&mut transaction, tables).await?;
+        // Views first, as their readers lock them.
+        let names = views.iter().map(|view| view.name.as_str()).chain([old.as_str()]);
+        let alone = format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", names.collect::<Vec<_>>().join(", "));
+        run(&mut transaction, format!("SET LOCAL lock_timeout TO '{READERS}'; {alone}")).await?;
+        let aside = format!("{}_old", self.schema);
+        let out = all(&|table| format!("ALTER TABLE {LIVE}.{table} SET SCHEMA {aside}"), "; ");
+        let moves = all(&|table| format!("ALTER TABLE {}.{table} SET SCHEMA {LIVE}", self.schema), "; ");
+        run(&mut transaction, format!("CREATE SCHEMA {aside}; {out}; {moves}")).await?;
+        for view in views {
+            run(&mut transaction, view.replace()).await?;
+        }
+        // Not in cascade: a view that came a moment ago is nothing to lose in silence.
+        let drop = all(&|table| format!("{aside}.{table}"), ", ");
+        run(&mut transaction, format!("DROP TABLE {drop}; DROP SCHEMA {aside}")).await?;
         place(&mut transaction, name, &progress.reached).await?;
         sqlx::query("DELETE FROM read.parked WHERE projection = $1").bind(name).execute(&mut *transaction).await?;
         careful::save(&mut transaction, name, &self.progress.parked).await?;
