@@ -12,6 +12,7 @@ mod registry;
 mod run;
 mod runner;
 
+mod analytics;
 mod conversations;
 mod fan_out;
 mod receipts;

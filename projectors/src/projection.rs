@@ -40,15 +40,18 @@ pub struct Description {
 pub enum Consumer {
     /// What queries answer from: positions tell how far these have got.
     ReadModels,
+    /// What dashboards show.
+    Analytics,
 }
 
 impl Consumer {
-    pub(crate) const ALL: [Self; 1] = [Self::ReadModels];
+    pub(crate) const ALL: [Self; 2] = [Self::ReadModels, Self::Analytics];
 
     /// The name in checkpoints; it never changes.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::ReadModels => "read_models",
+            Self::Analytics => "analytics",
         }
     }
 
@@ -56,6 +59,8 @@ impl Consumer {
     pub(crate) fn pace(self) -> Duration {
         match self {
             Self::ReadModels => Duration::from_millis(20),
+            // Nobody waits for it, and a batch costs less the more of a conversation it holds.
+            Self::Analytics => Duration::from_millis(200),
         }
     }
 }

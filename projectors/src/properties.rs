@@ -8,25 +8,54 @@ use proptest::test_runner::{Config, TestRunner};
 use schemas::{Event, History, Record, Role, Topic};
 use sqlx::{AssertSqlSafe, PgConnection};
 use testkit::Database;
+use time::Duration;
 use uuid::Uuid;
 
 use crate::database::connect;
 use crate::registry::PROJECTIONS;
-use crate::testing::{MemoryLog, Room, profile, registered, rows, session};
+use crate::testing::{MemoryLog, Room, pass, profile, registered, rows, session};
 
 /// What may happen; whether it can, the simulation knows.
 #[derive(Clone, Copy, Debug)]
-enum Step {
-    Say { room: usize, user: usize },
-    Move { room: usize, user: usize, delivered: u64, read: bool },
-    Toggle { room: usize, user: usize },
-    Role { room: usize, user: usize, admin: bool },
-    Set { room: usize, all: bool },
-    Profile { user: usize },
-    Session { user: usize, number: u128, event: usize },
+pub(crate) enum Step {
+    Say {
+        room: usize,
+        user: usize,
+    },
+    Move {
+        room: usize,
+        user: usize,
+        delivered: u64,
+        read: bool,
+    },
+    Toggle {
+        room: usize,
+        user: usize,
+    },
+    Role {
+        room: usize,
+        user: usize,
+        admin: bool,
+    },
+    Set {
+        room: usize,
+        all: bool,
+    },
+    Profile {
+        user: usize,
+    },
+    Session {
+        user: usize,
+        number: u128,
+        event: usize,
+    },
+    /// From milliseconds to months.
+    Wait {
+        doublings: u32,
+    },
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let (room, user) = (0..3_usize, 0..4_usize);
     let step = prop_oneof![
         4 => (room.clone(), user.clone()).prop_map(|(room, user)| Step::Say { room, user }),
@@ -37,6 +66,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (room, any::<bool>()).prop_map(|(room, all)| Step::Set { room, all }),
         1 => user.clone().prop_map(|user| Step::Profile { user }),
         2 => (user, 0..3_u128, 0..3_usize).prop_map(|(user, number, event)| Step::Session { user, number, event }),
+        3 => (0..32_u32).prop_map(|doublings| Step::Wait { doublings }),
     ];
     prop::collection::vec(step, 1..120)
 }
@@ -49,7 +79,7 @@ struct Marks {
 }
 
 /// A log that commands could have made.
-fn log(steps: &[Step]) -> Vec<Arc<Record>> {
+pub(crate) fn log(steps: &[Step]) -> Vec<Arc<Record>> {
     let log = MemoryLog::default();
     let mut records = Vec::new();
     let user_id = |user: usize| Uuid::from_u128(user as u128 + 1);
@@ -66,6 +96,10 @@ fn log(steps: &[Step]) -> Vec<Arc<Record>> {
     }
     for step in steps {
         let event = match *step {
+            Step::Wait { doublings } => {
+                pass(Duration::milliseconds(1 << doublings));
+                None
+            }
             Step::Say { room, user } => rooms[room].1[user].map(|_| rooms[room].0.said(user_id(user))),
             Step::Move { room, user, delivered, read } => {
                 let (room, members) = &mut rooms[room];

@@ -3,11 +3,17 @@
 use schemas::Topic;
 
 use crate::projection::{Consumer, Description, Projection};
-use crate::{conversations, receipts, sessions, timeline, users};
+use crate::{analytics, conversations, receipts, sessions, timeline, users};
 
 /// A line each. Those of one consumer and topic are applied in this order, in one transaction.
-pub(crate) static PROJECTIONS: &[&dyn Projection] =
-    &[&users::Users, &sessions::Sessions, &conversations::Conversations, &receipts::Receipts, &timeline::Timeline];
+pub(crate) static PROJECTIONS: &[&dyn Projection] = &[
+    &users::Users,
+    &sessions::Sessions,
+    &conversations::Conversations,
+    &receipts::Receipts,
+    &timeline::Timeline,
+    &analytics::Analytics,
+];
 
 /// What one consumer applies of one topic.
 pub(crate) fn of(consumer: Consumer, topic: Topic) -> impl Iterator<Item = &'static dyn Projection> {
@@ -35,7 +41,8 @@ mod tests {
         let database = Database::new().await;
         let tables: HashSet<String> = sqlx::query_scalar(
             "SELECT table_name::text FROM information_schema.tables \
-              WHERE table_schema = 'read' AND table_name NOT IN ('checkpoints', 'parked', '_sqlx_migrations')",
+              WHERE table_schema = 'read' AND table_type = 'BASE TABLE' \
+                AND table_name NOT IN ('checkpoints', 'parked', '_sqlx_migrations')",
         )
         .fetch_all(database.pool())
         .await

@@ -114,6 +114,7 @@ async fn schemas(database: &Database) -> Vec<String> {
     sqlx::query_scalar(query).fetch_all(database.pool()).await.unwrap()
 }
 
+/// Of tables, indexes, constraints and views, with who may read the views and what is said of them.
 async fn definitions(database: &Database) -> BTreeSet<String> {
     let query = "SELECT indexname || ' ' || indexdef FROM pg_indexes WHERE schemaname = 'read' \
                  UNION ALL \
@@ -123,7 +124,13 @@ async fn definitions(database: &Database) -> BTreeSet<String> {
                   WHERE relnamespace = 'read'::regnamespace GROUP BY c.oid \
                  UNION ALL \
                  SELECT conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint \
-                  WHERE connamespace = 'read'::regnamespace";
+                  WHERE connamespace = 'read'::regnamespace \
+                 UNION ALL \
+                 SELECT concat_ws(' ', oid, oid::regclass, relacl, reloptions, pg_get_viewdef(oid), \
+                                  (SELECT string_agg(description, ' ' ORDER BY objsubid) FROM pg_description \
+                                    WHERE objoid = c.oid)) \
+                   FROM pg_class c WHERE relkind = 'v' AND relnamespace IN ( \
+                        SELECT oid FROM pg_namespace WHERE nspname IN ('read', 'elsewhere'))";
     sqlx::query_scalar::<_, String>(query).fetch_all(database.pool()).await.unwrap().into_iter().collect()
 }
 
@@ -131,10 +138,9 @@ async fn definitions(database: &Database) -> BTreeSet<String> {
 async fn emptied_read_models_come_back_while_traffic_goes_on() {
     let live = Live::new(4000).await;
     let before = definitions(&live.database).await;
-    sqlx::query("TRUNCATE read.users, read.sessions, read.conversations, read.members, read.receipts, read.timeline")
-        .execute(live.database.pool())
-        .await
-        .unwrap();
+    let tables = crate::list().into_iter().flat_map(|one| one.tables).map(|table| format!("{LIVE}.{table}"));
+    let truncate = format!("TRUNCATE {}", tables.collect::<Vec<_>>().join(", "));
+    sqlx::raw_sql(AssertSqlSafe(truncate)).execute(live.database.pool()).await.unwrap();
     let rebuilt = rebuild(live.database.pool(), live.log(), SHARDS, "all").await.unwrap();
     assert_eq!(
         rebuilt.iter().map(|one| one.name).collect::<Vec<_>>(),
@@ -143,6 +149,43 @@ async fn emptied_read_models_come_back_while_traffic_goes_on() {
     assert!(rebuilt.iter().all(|one| one.parked == 0));
     assert_eq!(definitions(&live.database).await, before);
     assert_eq!(schemas(&live.database).await, Vec::<String>::new());
+    live.assert_same_as_the_log().await;
+}
+
+#[tokio::test]
+async fn views_on_what_is_rebuilt_go_on_and_so_does_what_was_granted_on_them() {
+    let live = Live::new(1000).await;
+    // Somebody else's too, on the tables of two projections and on a view.
+    sqlx::raw_sql(
+        "CREATE SCHEMA elsewhere; \
+         CREATE VIEW elsewhere.talk WITH (security_barrier = true) AS \
+            SELECT name, count(*) AS events FROM read.conversations JOIN read.timeline USING (conversation_id) \
+             GROUP BY name; \
+         CREATE VIEW elsewhere.messages AS SELECT sum(messages) AS messages FROM read.messages_by_hour; \
+         GRANT SELECT ON elsewhere.talk, elsewhere.messages, read.messages_by_hour TO PUBLIC; \
+         COMMENT ON VIEW elsewhere.talk IS 'Who talks.'",
+    )
+    .execute(live.database.pool())
+    .await
+    .unwrap();
+    let before = definitions(&live.database).await;
+    // One connection, and so one prepared statement that outlives the tables it was prepared on.
+    let mut reader = live.database.pool().acquire().await.unwrap();
+    let mut last = (0, 0);
+    for name in ["analytics", "timeline", "analytics", "conversations"] {
+        rebuild(live.database.pool(), live.log(), SHARDS, name).await.unwrap();
+        let seen: (i64, i64) = sqlx::query_as(
+            "SELECT (SELECT messages::bigint FROM elsewhere.messages), \
+                    (SELECT sum(events)::bigint FROM elsewhere.talk)",
+        )
+        .fetch_one(&mut *reader)
+        .await
+        .unwrap();
+        assert!(seen.0 >= last.0.max(500) && seen.1 >= last.1.max(500), "{seen:?} after {last:?}");
+        last = seen;
+    }
+    assert_eq!(definitions(&live.database).await, before);
+    assert_eq!(schemas(&live.database).await, [""; 0]);
     live.assert_same_as_the_log().await;
 }
 
