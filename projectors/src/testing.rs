@@ -62,7 +62,7 @@ pub(crate) type Keyed = (Uuid, Event);
 
 pub(crate) fn registered(user: u128, username: &str) -> Keyed {
     let user_id = Uuid::from_u128(user);
-    let (username, email) = (username.to_owned(), format!("{username}@example.org"));
+    let (username, email) = (Some(username.to_owned()), Some(format!("{username}@example.org")));
     (user_id, Event::UserRegistered(UserRegistered { user_id, username, display_name: None, email, at: now() }))
 }
 

@@ -87,9 +87,9 @@ fn user(stored: &StoredEvent, event: UserEvent) -> Event {
     match event {
         UserEvent::Registered(made) => Event::UserRegistered(UserRegistered {
             user_id,
-            username: made.username,
+            username: Some(made.username),
             display_name: made.display_name,
-            email: made.email,
+            email: Some(made.email),
             at,
         }),
         UserEvent::ProfileChanged(profile) => Event::UserProfileChanged(UserProfileChanged {

@@ -1,10 +1,15 @@
 //! The AsyncAPI 3 document: frames of the WebSocket, and the event topics.
 
+mod record;
+
 use serde_json::{Map, Value, json};
 
 use crate::catalogue::{EVENT_TYPES, EventType, named, reference};
 use crate::rest::{MessageSent, Problem, SendMessage};
 use crate::{Topic, ws};
+
+/// How many partitions the topics of a new installation have, where it is not told otherwise.
+pub const USUAL_PARTITIONS: u16 = 16;
 
 /// A frame: its name, what it means, and the schema of its members but `type` and `ref`.
 struct Frame {
@@ -48,11 +53,11 @@ pub fn document(version: &str) -> Value {
     for topic in Topic::ALL {
         let kinds = EVENT_TYPES.iter().filter(|kind| kind.topic == topic);
         let names: Vec<_> = kinds
-            .map(|kind| add(&mut messages, &format!("record.{}", kind.name), record_message(kind, &mut schemas)))
+            .map(|kind| add(&mut messages, &format!("record.{}", kind.name), record::message(kind, &mut schemas)))
             .collect();
         let channel = topic.name().replace('.', "-");
         operations.insert(format!("publish-{channel}"), operation("send", &channel, &names, "Every event, in order."));
-        channels.insert(channel, topic_channel(topic, &names));
+        channels.insert(channel, record::channel(topic, &references(&names)));
     }
 
     json!({
@@ -110,28 +115,6 @@ fn socket_channel(names: &[String]) -> Value {
             ws::close::DRAINING.to_string(): "the server drains; reconnect with jitter",
             ws::close::RATE_LIMIT.to_string(): "too many refusals",
         },
-    })
-}
-
-fn topic_channel(topic: Topic, names: &[String]) -> Value {
-    let key = match topic {
-        Topic::Users => "The user's id.",
-        Topic::Conversations => "The conversation's id.",
-    };
-    json!({
-        "address": topic.name(),
-        "title": topic.name(),
-        "description": format!(
-            "CloudEvents 1.0 in binary mode. Key: {key} Partition: the shard. In a partition `ce_sequence` begins at 1 \
-             and none exceeds the highest before it by more than one; an event may come twice, with the same `ce_id` \
-             and `ce_sequence`."
-        ),
-        "messages": references(names),
-        "bindings": { "kafka": {
-            "topic": topic.name(),
-            "topicConfiguration": { "cleanup.policy": ["delete"], "retention.ms": -1 },
-            "bindingVersion": "0.5.0",
-        } },
     })
 }
 
@@ -271,35 +254,6 @@ fn event_frame(kind: &EventType, schemas: &mut Map<String, Value>) -> Value {
         frame_message(&Frame { name: "event", summary: kind.summary, members, reference: Reference::Never });
     message["title"] = kind.name.into();
     message
-}
-
-fn record_message(kind: &EventType, schemas: &mut Map<String, Value>) -> Value {
-    let text = || json!({ "type": "string" });
-    json!({
-        "name": kind.name,
-        "title": kind.name,
-        "summary": kind.summary,
-        "contentType": "application/json",
-        "correlationId": { "location": "$message.header#/ce_correlationid" },
-        "headers": all(&json!({
-            "ce_specversion": { "type": "string", "const": "1.0" },
-            "ce_id": id(),
-            "ce_source": { "type": "string", "const": "/parlance" },
-            "ce_type": { "type": "string", "const": kind.name },
-            "ce_time": at(),
-            "ce_subject": id(),
-            "ce_partitionkey": id(),
-            "ce_dataschema": { "type": "string", "format": "uri",
-                "pattern": format!("/schemas/{}/{}\\.json$", kind.name.replace('.', "\\."), kind.version) },
-            "ce_sequence": { "type": "string", "pattern": "^[0-9]{20}$" },
-            "ce_correlationid": text(),
-            "ce_causationid": text(),
-            "traceparent": text(),
-            "content-type": { "type": "string", "const": "application/json" },
-        })),
-        "payload": kind.data_schema(schemas),
-        "bindings": { "kafka": { "key": id(), "bindingVersion": "0.5.0" } },
-    })
 }
 
 /// The reference to a type of which members may be missing.

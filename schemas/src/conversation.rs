@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::catalogue::{self, EventType};
 use crate::rfc3339_ms;
 
 /// The two kinds of conversation.
@@ -92,17 +93,22 @@ pub enum Body {
 }
 
 impl Body {
+    /// What is known of the event's type.
+    pub fn kind(&self) -> &'static EventType {
+        match self {
+            Self::Created(_) => &catalogue::CONVERSATION_CREATED,
+            Self::Renamed(_) => &catalogue::CONVERSATION_RENAMED,
+            Self::SettingsChanged(_) => &catalogue::CONVERSATION_SETTINGS_CHANGED,
+            Self::MemberJoined(_) => &catalogue::CONVERSATION_MEMBER_JOINED,
+            Self::MemberLeft(_) => &catalogue::CONVERSATION_MEMBER_LEFT,
+            Self::MemberRoleChanged(_) => &catalogue::CONVERSATION_MEMBER_ROLE_CHANGED,
+            Self::MessageSent(_) => &catalogue::MESSAGE_SENT,
+        }
+    }
+
     /// The event's type.
     pub fn event_type(&self) -> &'static str {
-        match self {
-            Self::Created(_) => "conversation.created",
-            Self::Renamed(_) => "conversation.renamed",
-            Self::SettingsChanged(_) => "conversation.settings_changed",
-            Self::MemberJoined(_) => "conversation.member_joined",
-            Self::MemberLeft(_) => "conversation.member_left",
-            Self::MemberRoleChanged(_) => "conversation.member_role_changed",
-            Self::MessageSent(_) => "message.sent",
-        }
+        self.kind().name
     }
 }
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::catalogue::{self, EventType};
 use crate::{
     Body, Message, Numbered, ReceiptMoved, SessionChanged, Topic, UserChanged, UserProfileChanged, UserRegistered,
     rfc3339_ms,
@@ -36,39 +37,35 @@ pub enum Event {
 }
 
 impl Event {
-    /// The type, `ce_type` in Kafka.
-    pub fn event_type(&self) -> &'static str {
+    /// What is known of its type. No wildcard: a new variant does not compile until it is in the catalogue.
+    pub fn kind(&self) -> &'static EventType {
         match self {
-            Self::UserRegistered(_) => "user.registered",
-            Self::UserProfileChanged(_) => "user.profile_changed",
-            Self::UserPasswordChanged(_) => "user.password_changed",
-            Self::SessionStarted(_) => "session.started",
-            Self::SessionRefreshed(_) => "session.refreshed",
-            Self::SessionRevoked(_) => "session.revoked",
-            Self::SessionReuseDetected(_) => "session.reuse_detected",
-            Self::Numbered(numbered) => numbered.body.event_type(),
-            Self::MessageDelivered(_) => "message.delivered",
-            Self::MessageRead(_) => "message.read",
+            Self::UserRegistered(_) => &catalogue::USER_REGISTERED,
+            Self::UserProfileChanged(_) => &catalogue::USER_PROFILE_CHANGED,
+            Self::UserPasswordChanged(_) => &catalogue::USER_PASSWORD_CHANGED,
+            Self::SessionStarted(_) => &catalogue::SESSION_STARTED,
+            Self::SessionRefreshed(_) => &catalogue::SESSION_REFRESHED,
+            Self::SessionRevoked(_) => &catalogue::SESSION_REVOKED,
+            Self::SessionReuseDetected(_) => &catalogue::SESSION_REUSE_DETECTED,
+            Self::Numbered(numbered) => numbered.body.kind(),
+            Self::MessageDelivered(_) => &catalogue::MESSAGE_DELIVERED,
+            Self::MessageRead(_) => &catalogue::MESSAGE_READ,
         }
     }
 
-    /// The version of the type's schema that [`Event::data`] follows.
+    /// The type, `ce_type` in Kafka.
+    pub fn event_type(&self) -> &'static str {
+        self.kind().name
+    }
+
+    /// The version of the type's schema that [`Event::data`] follows: the newest.
     pub fn version(&self) -> u16 {
-        1
+        self.kind().version()
     }
 
     /// The topic.
     pub fn topic(&self) -> Topic {
-        match self {
-            Self::UserRegistered(_)
-            | Self::UserProfileChanged(_)
-            | Self::UserPasswordChanged(_)
-            | Self::SessionStarted(_)
-            | Self::SessionRefreshed(_)
-            | Self::SessionRevoked(_)
-            | Self::SessionReuseDetected(_) => Topic::Users,
-            Self::Numbered(_) | Self::MessageDelivered(_) | Self::MessageRead(_) => Topic::Conversations,
-        }
+        self.kind().topic
     }
 
     /// The record's data.

@@ -12,12 +12,12 @@ use crate::rfc3339_ms;
 pub struct UserRegistered {
     /// Who.
     pub user_id: Uuid,
-    /// Case-folded, unique.
-    pub username: String,
-    /// The name that others see.
+    /// Case-folded, unique; null once the user was erased.
+    pub username: Option<String>,
+    /// The name that others see, where they have one.
     pub display_name: Option<String>,
-    /// As given; unique without case.
-    pub email: String,
+    /// As given, unique without case; null once the user was erased.
+    pub email: Option<String>,
     /// When.
     #[serde(with = "rfc3339_ms")]
     #[schema(value_type = String, format = DateTime)]

@@ -145,7 +145,7 @@ impl Projection for Fragile {
 }
 
 static PANICS: Fragile = Fragile(|record| match &record.event {
-    Event::UserRegistered(user) if user.username == "ben" => panic!("not ben"),
+    Event::UserRegistered(user) if user.username.as_deref() == Some("ben") => panic!("not ben"),
     _ => Ok(()),
 });
 

@@ -64,12 +64,12 @@ async fn register<'a>(
         return Ok(());
     }
     let ids: Vec<Uuid> = users.iter().map(|(user, _)| user.user_id).collect();
-    let usernames: Vec<&str> = users.iter().map(|(user, _)| user.username.as_str()).collect();
+    let usernames: Vec<Option<&str>> = users.iter().map(|(user, _)| user.username.as_deref()).collect();
     let names: Vec<Option<&str>> = users
         .iter()
         .map(|(user, profile)| profile.map_or(&user.display_name, |profile| &profile.display_name).as_deref())
         .collect();
-    let emails: Vec<&str> = users.iter().map(|(user, _)| user.email.as_str()).collect();
+    let emails: Vec<Option<&str>> = users.iter().map(|(user, _)| user.email.as_deref()).collect();
     let avatars: Vec<Option<Uuid>> =
         users.iter().map(|(_, profile)| profile.and_then(|profile| profile.avatar_file_id)).collect();
     let times: Vec<_> = users.iter().map(|(user, _)| user.at).collect();

@@ -43,9 +43,9 @@ pub(super) async fn docs(State(state): State<QueryState>) -> Response {
         NotThere))]
 pub(super) async fn event_schema(Path((event_type, version)): Path<(String, String)>) -> Result<Response, Problem> {
     let version = version.strip_suffix(".json").ok_or_else(Problem::not_found)?;
-    let kind = schemas::catalogue::find(&event_type, version).ok_or_else(Problem::not_found)?;
+    let document = schemas::catalogue::schema_document(&event_type, version).ok_or_else(Problem::not_found)?;
     let headers = [(CONTENT_TYPE, "application/schema+json"), (CACHE_CONTROL, FRESH)];
-    Ok((headers, kind.json_schema().to_string()).into_response())
+    Ok((headers, document).into_response())
 }
 
 fn json(body: axum::body::Bytes) -> Response {

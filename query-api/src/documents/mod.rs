@@ -6,6 +6,7 @@ mod page;
 mod surface;
 
 use axum::body::Bytes;
+use schemas::catalogue::text;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -32,7 +33,7 @@ impl Documents {
         Ok(Self {
             page: page::render(&openapi).into(),
             openapi: serde_json::to_vec(&openapi)?.into(),
-            asyncapi: serde_json::to_vec(&schemas::asyncapi::document(env!("CARGO_PKG_VERSION")))?.into(),
+            asyncapi: text(&schemas::asyncapi::document(env!("CARGO_PKG_VERSION"))).into(),
         })
     }
 }
