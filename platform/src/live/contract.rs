@@ -11,7 +11,7 @@ use testkit::eventually;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Channel, Connected, Hint, LiveBus, LiveSink};
+use super::{Channel, Connected, Device, Hint, LiveBus, LiveSink};
 
 pub(crate) const LONG: Duration = Duration::from_secs(10);
 
@@ -31,7 +31,8 @@ macro_rules! suite {
             every_gateway_is_told,
             a_conversation_is_told_by_its_members_once,
             who_listens_twice_and_ignores_once_is_told,
-            many_listen_at_once
+            many_listen_at_once,
+            who_is_connected_is_known_everywhere
         );
     };
     ($harness:ty: $($case:ident),+) => {
@@ -192,4 +193,37 @@ pub(crate) async fn many_listen_at_once<H: Harness>() {
     let got = told.expect(usize::try_from(MANY).unwrap()).await;
     let all: std::collections::HashSet<_> = got.into_iter().map(|(channel, _)| channel).collect();
     assert_eq!(all.len() as u128, MANY);
+}
+
+pub(crate) async fn who_is_connected_is_known_everywhere<H: Harness>() {
+    let harness = H::new().await;
+    let (gateway, other) = (harness.process().await, harness.process().await);
+    let connected = |user: u128, connection: u128| Connected {
+        user_id: Uuid::from_u128(user),
+        device_id: Uuid::from_u128(9),
+        connection_id: Uuid::from_u128(connection),
+    };
+    let devices: Vec<Device> = (1..=300).map(|user| connected(user, 0).device()).collect();
+    let known = async || {
+        let known = other.connected_of(&devices).await;
+        devices
+            .iter()
+            .filter(|device| known.contains(device))
+            .map(|device| device.user_id.as_u128())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(known().await, [0; 0]);
+    for user in 1..=4 {
+        gateway.connected(connected(user, 1)).await;
+    }
+    assert_eq!(known().await, [1, 2, 3, 4]);
+    // An older connection of a device that came again goes, and the device stays.
+    gateway.connected(connected(2, 2)).await;
+    for user in [1, 2] {
+        gateway.disconnected(connected(user, 1)).await;
+    }
+    assert_eq!(known().await, [2, 3, 4]);
+    gateway.disconnected(connected(2, 2)).await;
+    assert_eq!(known().await, [3, 4]);
+    assert!(other.connected_of(&[]).await.is_empty());
 }

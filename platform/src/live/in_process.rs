@@ -1,17 +1,21 @@
 //! The live bus of one process: fan-out calls the gateway.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::future::{BoxFuture, ready};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use uuid::Uuid;
 
-use super::{Channel, Connected, Hint, LiveBus, LiveSink};
+use super::{Channel, Connected, Device, Hint, LiveBus, LiveSink};
 
 /// Hands hints straight to the gateways of this process.
 #[derive(Default)]
 pub struct InProcessLive {
     sinks: RwLock<Vec<Arc<dyn LiveSink>>>,
+    /// The newest connection of each device.
+    devices: Mutex<HashMap<Device, Uuid>>,
 }
 
 #[async_trait]
@@ -22,8 +26,24 @@ impl LiveBus for InProcessLive {
         }
     }
 
-    /// The one gateway of this process knows its own connections.
-    async fn connected(&self, _: Connected) {}
+    /// The one gateway of this process knows its own connections, and replaces older ones by itself.
+    async fn connected(&self, connected: Connected) {
+        let mut devices = self.devices.lock();
+        let newest = devices.entry(connected.device()).or_insert(connected.connection_id);
+        *newest = connected.connection_id.max(*newest);
+    }
+
+    async fn disconnected(&self, gone: Connected) {
+        let mut devices = self.devices.lock();
+        if devices.get(&gone.device()) == Some(&gone.connection_id) {
+            devices.remove(&gone.device());
+        }
+    }
+
+    async fn connected_of(&self, devices: &[Device]) -> HashSet<Device> {
+        let connected = self.devices.lock();
+        devices.iter().filter(|device| connected.contains_key(*device)).copied().collect()
+    }
 
     async fn still_connected(&self, _: &[Connected]) {}
 

@@ -7,6 +7,7 @@ mod contract;
 mod in_process;
 mod redis;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -52,6 +53,22 @@ pub struct Connected {
     pub connection_id: Uuid,
 }
 
+impl Connected {
+    /// The device itself, whichever its connection.
+    pub fn device(self) -> Device {
+        Device { user_id: self.user_id, device_id: self.device_id }
+    }
+}
+
+/// A device of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Device {
+    /// Whose.
+    pub user_id: Uuid,
+    /// Which.
+    pub device_id: Uuid,
+}
+
 /// The way from fan-out to the gateways.
 #[async_trait]
 pub trait LiveBus: Send + Sync + 'static {
@@ -60,6 +77,13 @@ pub trait LiveBus: Send + Sync + 'static {
 
     /// Tells the other gateways that a device connected here.
     async fn connected(&self, connected: Connected);
+
+    /// Tells that a connection is gone; a newer one of its device stands as it is.
+    async fn disconnected(&self, gone: Connected);
+
+    /// Those of these devices that are connected, to whichever gateway; none of which that cannot be told just now. A
+    /// device whose gateway was killed counts for a minute more.
+    async fn connected_of(&self, devices: &[Device]) -> HashSet<Device>;
 
     /// Says which devices are connected here still, which is to be done three times a minute; of those that connected
     /// elsewhere since, though nobody heard of it, this process is told.

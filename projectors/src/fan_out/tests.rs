@@ -1,5 +1,6 @@
 //! Who is told what, and from where on.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -7,7 +8,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use platform::applied::AppliedPositions;
 use platform::leases::Part;
-use platform::live::{Channel, Connected, Hint, LiveSink};
+use platform::live::{Channel, Connected, Device, Hint, LiveSink};
 use schemas::{Event, Record, Role};
 use testkit::{Database, eventually};
 use tokio_util::sync::DropGuard;
@@ -32,6 +33,12 @@ impl LiveBus for Told {
     }
 
     async fn connected(&self, _: Connected) {}
+
+    async fn disconnected(&self, _: Connected) {}
+
+    async fn connected_of(&self, _: &[Device]) -> HashSet<Device> {
+        HashSet::new()
+    }
 
     async fn still_connected(&self, _: &[Connected]) {}
 

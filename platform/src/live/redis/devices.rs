@@ -1,5 +1,6 @@
 //! Where each device is connected: a key a device, which goes by itself unless its gateway says that it is still there.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use uuid::Uuid;
 
 use super::names::Names;
 use super::wire;
-use crate::live::{Channel, Connected};
+use crate::live::{Channel, Connected, Device};
 use crate::redis::{Node, Redis};
 
 /// How long a device is remembered after its gateway last spoke of it: three times as long as that takes.
@@ -18,6 +19,11 @@ const CONNECT: Duration = Duration::from_millis(250);
 /// How long so many devices may take.
 const BOUND: Duration = Duration::from_millis(500);
 const AT_ONCE: usize = 1_000;
+/// Forgets a device, unless it is another connection that is kept of it.
+const FORGET: &str = "\
+    local kept = redis.call('GET', KEYS[1]) \
+    if kept and string.sub(kept, 1, #ARGV[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end \
+    return 0";
 
 /// The devices of users, as Redis keeps them.
 pub(super) struct Devices {
@@ -43,13 +49,49 @@ impl Devices {
         }
     }
 
+    /// Forgets a connection.
+    pub(super) async fn disconnected(&self, redis: &Redis, gone: Connected) {
+        let key = key(redis, gone.device());
+        let mut forget = redis::cmd("EVAL");
+        forget.arg(FORGET).arg(1).arg(&key).arg(gone.connection_id.to_string());
+        if let Err(error) = redis.ask::<i64>(&key, &forget, CONNECT).await {
+            tracing::debug!(%error, "a connection that is gone counts until it is forgotten by itself");
+        }
+    }
+
+    /// Those that are kept.
+    pub(super) async fn connected_of(&self, redis: &Redis, devices: &[Device]) -> HashSet<Device> {
+        let nodes = redis.nodes();
+        let mut connected = HashSet::new();
+        for node in &nodes.all {
+            let here = |device: &&Device| {
+                nodes.of(key(redis, **device).as_bytes()).is_some_and(|other| Arc::ptr_eq(other, node))
+            };
+            let here: Vec<Device> = devices.iter().filter(here).copied().collect();
+            for some in here.chunks(AT_ONCE) {
+                let mut questions = redis::pipe();
+                for device in some {
+                    questions.cmd("GET").arg(key(redis, *device));
+                }
+                match redis.ask_all(node, &questions, BOUND).await {
+                    Ok(kept) => {
+                        let kept = some.iter().zip(&kept).filter(|(_, kept)| connection(kept).is_some());
+                        connected.extend(kept.map(|(device, _)| *device));
+                    }
+                    Err(error) => tracing::debug!(%error, "who is connected cannot be told: taken for away"),
+                }
+            }
+        }
+        connected
+    }
+
     /// Keeps where devices are connected still; answers those that connected elsewhere since.
     pub(super) async fn still_connected(&self, redis: &Redis, devices: &[Connected]) -> Vec<Connected> {
         let nodes = redis.nodes();
         let mut newer = Vec::new();
         for node in &nodes.all {
             let here = |device: &&Connected| {
-                nodes.of(key(redis, **device).as_bytes()).is_some_and(|other| Arc::ptr_eq(other, node))
+                nodes.of(key(redis, device.device()).as_bytes()).is_some_and(|other| Arc::ptr_eq(other, node))
             };
             let here: Vec<Connected> = devices.iter().filter(here).copied().collect();
             for some in here.chunks(AT_ONCE) {
@@ -62,7 +104,7 @@ impl Devices {
     async fn some_still_connected(&self, redis: &Redis, node: &Node, devices: &[Connected]) -> Vec<Connected> {
         let mut questions = redis::pipe();
         for device in devices {
-            questions.cmd("GET").arg(key(redis, *device));
+            questions.cmd("GET").arg(key(redis, device.device()));
         }
         let Ok(kept) = redis.ask_all(node, &questions, BOUND).await else { return Vec::new() };
         let mut newer = Vec::new();
@@ -84,11 +126,11 @@ impl Devices {
 
     fn keep(&self, redis: &Redis, device: Connected, commands: &mut Pipeline) {
         let value = format!("{} {}", device.connection_id, self.process);
-        commands.cmd("SET").arg(key(redis, device)).arg(value).arg("EX").arg(KEPT.as_secs());
+        commands.cmd("SET").arg(key(redis, device.device())).arg(value).arg("EX").arg(KEPT.as_secs());
     }
 }
 
-fn key(redis: &Redis, device: Connected) -> String {
+fn key(redis: &Redis, device: Device) -> String {
     redis.key(&format!("device:{{user:{}}}:{}", device.user_id, device.device_id))
 }
 

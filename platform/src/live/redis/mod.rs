@@ -9,6 +9,7 @@ mod publish;
 mod tests;
 mod wire;
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +31,7 @@ use self::interest::Interest;
 use self::link::Link;
 use self::names::Names;
 use self::wire::{Identity, Said};
-use super::{Channel, Connected, Hint, LiveBus, LiveSink};
+use super::{Channel, Connected, Device, Hint, LiveBus, LiveSink};
 use crate::redis::{Nodes, Redis};
 
 /// What came in and waits to be handed on, at most.
@@ -212,6 +213,14 @@ impl LiveBus for RedisLive {
     async fn connected(&self, connected: Connected) {
         let Shared { redis, names, devices, .. } = &*self.shared;
         devices.connected(redis, names, connected).await;
+    }
+
+    async fn disconnected(&self, gone: Connected) {
+        self.shared.devices.disconnected(&self.shared.redis, gone).await;
+    }
+
+    async fn connected_of(&self, devices: &[Device]) -> HashSet<Device> {
+        self.shared.devices.connected_of(&self.shared.redis, devices).await
     }
 
     async fn still_connected(&self, devices: &[Connected]) {

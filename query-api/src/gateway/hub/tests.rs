@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::task::{Context, Poll, Waker};
 
 use futures::future::ready;
-use platform::live::InProcessLive;
+use platform::live::{Device, InProcessLive};
 use schemas::{ConversationCreated, History, InitialMember, Kind, MemberJoined, MemberLeft, Numbered, Role, Topic};
 use time::OffsetDateTime;
 
@@ -213,6 +213,12 @@ impl LiveBus for Channels {
     async fn publish(&self, _: Vec<Hint>) {}
 
     async fn connected(&self, _: Connected) {}
+
+    async fn disconnected(&self, _: Connected) {}
+
+    async fn connected_of(&self, _: &[Device]) -> HashSet<Device> {
+        HashSet::new()
+    }
 
     async fn still_connected(&self, _: &[Connected]) {}
 

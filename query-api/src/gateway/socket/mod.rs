@@ -68,6 +68,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     drop(early);
     std::future::poll_fn(|context| socket.poll(context)).await;
     shared.hub.disconnect(&mailbox);
+    shared.live.disconnected(mailbox.connected()).await;
     shared.cursors.hurry();
     if let Some(work) = socket.work.take().filter(|work| work.commands > 0) {
         tokio::spawn(tokio::time::timeout(AFTERMATH, work.finish()));
