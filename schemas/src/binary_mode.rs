@@ -4,9 +4,9 @@ use std::str::FromStr;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use uuid::Uuid;
 
 use crate::event::EventError;
+pub use crate::identity::{HEAD, Head, Identity, REPLAY, Replayed, identity};
 use crate::{Event, Record, Topic, rfc3339_ms};
 
 /// A record as it stands in Kafka, apart from its partition.
@@ -122,22 +122,6 @@ impl Record {
     }
 }
 
-/// The id and the position of a record, which tell whether it is one of ours.
-///
-/// # Errors
-/// A record without them.
-pub fn identity<'a>(headers: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<(Uuid, u64), RecordError> {
-    let (mut id, mut sequence) = ((ID, None), (SEQUENCE, None));
-    for (name, value) in headers {
-        for place in [&mut id, &mut sequence] {
-            if place.0 == name {
-                place.1 = str::from_utf8(value).ok();
-            }
-        }
-    }
-    Ok((parsed(id)?, parsed(sequence)?))
-}
-
 fn text<'a>((name, value): (&'static str, Option<&'a str>)) -> Result<&'a str, RecordError> {
     value.ok_or(RecordError::Header(name))
 }
@@ -150,6 +134,7 @@ fn parsed<T: FromStr>(header: (&'static str, Option<&str>)) -> Result<T, RecordE
 mod tests {
     use proptest::prelude::*;
     use time::macros::datetime;
+    use uuid::Uuid;
 
     use super::*;
     use crate::catalogue::tests::samples;
@@ -223,7 +208,8 @@ mod tests {
             assert_eq!(error, RecordError::Header(missing));
         }
         let headers = binary.headers.iter().map(|(name, value)| (*name, value.as_bytes()));
-        assert_eq!(identity(headers), Ok((record.event_id, record.position)));
+        let identity = identity(headers).unwrap();
+        assert_eq!((identity.event_id, identity.position), (record.event_id, record.position));
     }
 
     proptest! {
@@ -232,7 +218,7 @@ mod tests {
             headers in prop::collection::vec((0usize..4, prop::collection::vec(any::<u8>(), 0..40)), 0..6),
             data in prop::collection::vec(any::<u8>(), 0..60),
         ) {
-            let names = [ID, SEQUENCE, TIME, "other"];
+            let names = [ID, SEQUENCE, TIME, HEAD];
             let headers = || headers.iter().map(|(name, value)| (names[*name], value.as_slice()));
             let _ = Record::from_binary_mode(Topic::Users, 0, headers(), &data);
             let _ = identity(headers());

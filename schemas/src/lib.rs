@@ -10,11 +10,13 @@ mod cloud_event;
 pub mod compatibility;
 mod conversation;
 mod event;
+mod identity;
 mod position;
 mod record;
 pub mod rest;
 pub mod rfc3339_ms;
 mod session;
+pub mod structured_mode;
 mod topic;
 mod user;
 #[cfg(test)]

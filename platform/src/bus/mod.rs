@@ -12,7 +12,10 @@ use schemas::{Record, Topic};
 use uuid::Uuid;
 
 pub use in_process::{Bounds, InProcessBus};
-pub use kafka::{KafkaBus, KafkaError, KafkaSettings};
+pub use kafka::{
+    Difference, KafkaBus, KafkaError, KafkaSettings, RawReader, RawRecord, Start, SurveyedPartition, SurveyedTopic,
+    survey,
+};
 
 /// The producer's and the consumers' side of the event topics.
 ///
@@ -24,6 +27,12 @@ pub trait Bus: Send + Sync + 'static {
     /// What was published before is passed over; a gap to it is refused, and with it all that follows.
     async fn publish(&self, records: &[Arc<Record>]) -> Result<(), BusError>;
 
+    /// Publishes records of one shard again, in order, for those outside who asked for them by this request.
+    ///
+    /// Those that were not published yet are passed over: they will be. Whoever subscribes here is not bothered with what
+    /// it has.
+    async fn republish(&self, replay: Uuid, records: &[Arc<Record>]) -> Result<(), BusError>;
+
     /// Every shard of `topic` with the last position published there; 0 is none. In the order of their numbers.
     async fn heads(&self, topic: Topic) -> Result<Vec<(u16, u64)>, BusError>;
 
@@ -34,7 +43,7 @@ pub trait Bus: Send + Sync + 'static {
     async fn subscribe(&self, topic: Topic, after: &[(u16, u64)]) -> Result<Box<dyn Subscription>, BusError>;
 }
 
-/// The last record of a shard on the bus.
+/// How a shard ends on the bus: the furthest record, though others may have been published again behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tail {
     /// Nothing was published yet.

@@ -262,6 +262,10 @@ impl Bus for Lossy {
         self.bus.publish(records).await
     }
 
+    async fn republish(&self, replay: Uuid, records: &[Arc<Record>]) -> Result<(), BusError> {
+        self.bus.republish(replay, records).await
+    }
+
     async fn heads(&self, topic: Topic) -> Result<Vec<(u16, u64)>, BusError> {
         self.bus.heads(topic).await
     }

@@ -45,10 +45,16 @@ const RULES: &[Rule] = &[
         reason: "a command decides by the log, never by a read model that may lag",
     },
     Rule {
-        words: &["bus.publish(", "Bus::publish("],
+        words: &["bus.publish(", "Bus::publish(", "bus.republish(", "Bus::republish("],
         within: &[],
         except: &["platform/src/bus/", "relay/"],
         reason: "only the relay publishes to the bus",
+    },
+    Rule {
+        words: &["INTO state.replays", "UPDATE state.replays", "DELETE FROM state.replays"],
+        within: &[],
+        except: &["relay/"],
+        reason: "records are published again by asking the relay",
     },
     Rule {
         words: &[

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemas::binary_mode::{Head, Replayed};
 use schemas::{Position, Record, Topic};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::error::KafkaError;
 use super::producer::{PUBLISH_BOUND, Producer, Producers};
@@ -20,9 +22,9 @@ pub(super) struct Ends([Vec<Mutex<Option<End>>>; Topic::ALL.len()]);
 /// The end of one shard.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End {
-    /// The last record's position.
-    position: u64,
-    /// The offset behind it.
+    /// The furthest record.
+    head: Head,
+    /// The offset behind the last one.
     next: i64,
     /// The producer that the partition knows, and since when it has not been heard there.
     known: Option<(u64, Instant)>,
@@ -34,12 +36,14 @@ struct Part<'a> {
     guard: MutexGuard<'a, Option<End>>,
     end: End,
     records: Vec<&'a Record>,
+    /// What they say where they are published again.
+    replayed: Option<Replayed>,
     offsets: Vec<i64>,
 }
 
 impl End {
-    pub(super) fn new(position: u64, next: i64) -> Self {
-        Self { position, next, known: None }
+    pub(super) fn new(head: Head, next: i64) -> Self {
+        Self { head, next, known: None }
     }
 }
 
@@ -82,7 +86,38 @@ impl Ends {
         names: impl Fn(Topic) -> String,
         records: &[Arc<Record>],
     ) -> Result<u64, KafkaError> {
-        let mut parts = self.parts(records).await?;
+        let parts = self.parts(records).await?;
+        Self::land(producers, names, parts).await
+    }
+
+    /// Publishes again what was published before of these records of one shard, between two calls of others.
+    pub(super) async fn republish(
+        &self,
+        producers: &Producers,
+        names: impl Fn(Topic) -> String,
+        replay: Uuid,
+        records: &[Arc<Record>],
+    ) -> Result<u64, KafkaError> {
+        let Some(Position { topic, shard, .. }) = records.first().map(|record| record.place()) else { return Ok(0) };
+        let guard = self.slot(topic, shard)?.lock().await;
+        let end = guard.ok_or(KafkaError::EndUnknown { topic, shard })?;
+        let before =
+            |record: &&Record| (record.topic, record.shard) == (topic, shard) && record.position <= end.head.position;
+        let records: Vec<_> = records.iter().map(|record| &**record).filter(before).collect();
+        if records.is_empty() {
+            return Ok(0);
+        }
+        let replayed = Some(Replayed { replay, head: end.head });
+        let place = Position { topic, shard, position: end.head.position };
+        Self::land(producers, names, vec![Part { place, guard, end, records, replayed, offsets: Vec::new() }]).await
+    }
+
+    /// Sends these parts, and takes down how their shards end then.
+    async fn land(
+        producers: &Producers,
+        names: impl Fn(Topic) -> String,
+        mut parts: Vec<Part<'_>>,
+    ) -> Result<u64, KafkaError> {
         let producer = producers.current()?;
         let names = Topic::ALL.map(names);
         let until = Instant::now() + PUBLISH_BOUND;
@@ -119,10 +154,10 @@ impl Ends {
         for ((topic, shard), records) in shards {
             let guard = self.slot(topic, shard)?.lock().await;
             let end = guard.ok_or(KafkaError::EndUnknown { topic, shard })?;
-            let place = Position { topic, shard, position: end.position };
+            let place = Position { topic, shard, position: end.head.position };
             let records = following(place, records)?;
             if !records.is_empty() {
-                parts.push(Part { place, guard, end, records, offsets: Vec::new() });
+                parts.push(Part { place, guard, end, records, replayed: None, offsets: Vec::new() });
             }
         }
         Ok(parts)
@@ -143,7 +178,7 @@ async fn send(
     for (index, part) in parts.iter().enumerate() {
         let name = names[usize::from(part.place.topic.code().unsigned_abs())].as_str();
         for record in part.records.iter().skip(part.offsets.len()).take(limit(part)) {
-            batch.push((*record, name));
+            batch.push((*record, name, part.replayed));
             owners.push(index);
         }
     }
@@ -172,7 +207,10 @@ impl Part<'_> {
             if *offset != end.next {
                 return Err(KafkaError::Moved { place: record.place(), expected: end.next, offset: *offset });
             }
-            end = End { position: record.position, next: offset + 1, known: Some((producer.number, Instant::now())) };
+            if record.position > end.head.position {
+                end.head = Head { position: record.position, event_id: record.event_id };
+            }
+            end = End { next: offset + 1, known: Some((producer.number, Instant::now())), ..end };
         }
         Ok(end)
     }

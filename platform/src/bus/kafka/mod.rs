@@ -2,15 +2,19 @@
 //!
 //! What everything here rests on: a position is written only behind its predecessor. So position p stands at offset
 //! p - 1 or behind, and no record's position exceeds the highest before it by more than one, whatever was written
-//! twice, and by whomever. Readers check that, record by record, and keep their places themselves.
+//! twice, and by whomever. Readers check that, record by record, and keep their places themselves. A record that is
+//! published again on request says how far the partition went by then, so that whoever finds it at the end goes on there.
 
+mod admin;
 mod client;
 mod ends;
 mod error;
 mod peek;
 mod place;
 mod producer;
+mod raw;
 mod subscription;
+mod survey;
 mod tails;
 #[cfg(test)]
 mod tests;
@@ -21,22 +25,21 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use schemas::{Record, Topic};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
 
+pub use admin::Difference;
 pub use error::KafkaError;
+pub use raw::{RawReader, RawRecord, Start};
+pub use survey::{SurveyedPartition, SurveyedTopic, survey};
 
+use self::admin::{CHECK_BOUND, START_BOUND};
 use self::ends::Ends;
 use self::producer::Producers;
 use self::subscription::Partitions;
 use self::tails::Heads;
 use self::topics::Topics;
 use super::{Bus, BusError, Subscription, Tail};
-
-/// How long the brokers are waited for at the start.
-const START_BOUND: Duration = Duration::from_mins(1);
-const START_PAUSE: Duration = Duration::from_millis(200);
-/// How long they may take to answer when somebody asks whether they are there.
-const CHECK_BOUND: Duration = Duration::from_millis(1500);
 
 /// Which Kafka, and how we use it.
 #[derive(Clone, Debug)]
@@ -79,19 +82,8 @@ impl KafkaBus {
             heads: Heads::new(brokers, settings.shards),
             settings,
         };
-        let end = Instant::now() + bound;
-        let mut told = false;
-        loop {
-            let Err(error) = bus.topics.ask(CHECK_BOUND).await else { return Ok(bus) };
-            let brokers = bus.settings.brokers.clone();
-            if Instant::now() >= end {
-                return Err(KafkaError::Away { brokers, source: Box::new(error) });
-            }
-            if !std::mem::replace(&mut told, true) {
-                tracing::warn!(brokers, "waiting for Kafka at {brokers}");
-            }
-            sleep(START_PAUSE).await;
-        }
+        bus.topics.admin().wait(bound).await?;
+        Ok(bus)
     }
 
     /// Makes the topics that are missing, with a partition a shard, and refuses those that are not as they have to be.
@@ -103,7 +95,7 @@ impl KafkaBus {
 
     /// Whether the brokers answer, for `/health/ready`; what is wrong if not.
     pub async fn check(&self) -> Result<(), String> {
-        match timeout(CHECK_BOUND * 6 / 5, self.topics.ask(CHECK_BOUND)).await {
+        match timeout(CHECK_BOUND * 6 / 5, self.topics.admin().ask(CHECK_BOUND)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(format!("no answer from {} in time", self.settings.brokers)),
         }
@@ -127,6 +119,12 @@ impl Bus for KafkaBus {
         }
     }
 
+    async fn republish(&self, replay: Uuid, records: &[Arc<Record>]) -> Result<(), BusError> {
+        let count = self.ends.republish(&self.producers, |topic| self.topics.name(topic), replay, records).await?;
+        metrics::counter!("parlance_bus_replayed_records_total").increment(count);
+        Ok(())
+    }
+
     async fn heads(&self, topic: Topic) -> Result<Vec<(u16, u64)>, BusError> {
         Ok(self.heads.of(topic, self.topics.name(topic)).await?)
     }
@@ -147,6 +145,7 @@ impl Bus for KafkaBus {
 
 fn describe() {
     metrics::describe_counter!("parlance_bus_produced_records_total", "Records published to Kafka.");
+    metrics::describe_counter!("parlance_bus_replayed_records_total", "Records published to Kafka again, on request.");
     metrics::describe_histogram!("parlance_bus_publish_seconds", "From a call to the last record's delivery.");
     metrics::describe_counter!("parlance_bus_publish_errors_total", "Calls to publish that failed.");
     metrics::describe_counter!("parlance_bus_producers_ended_total", "Producers given up for a failure.");

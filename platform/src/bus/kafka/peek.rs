@@ -1,6 +1,6 @@
 //! Looks at partitions: where they begin and end, and what stands at a place.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext;
@@ -8,8 +8,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as Library, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use schemas::binary_mode::identity;
-use uuid::Uuid;
+use schemas::binary_mode::{Identity, identity};
+use time::OffsetDateTime;
 
 use super::client::{Context, LOOK_BOUND, consumer_config, partition, passes, shard};
 use super::error::KafkaError;
@@ -27,7 +27,7 @@ pub(super) struct Span {
 pub(super) struct Found {
     pub(super) offset: i64,
     /// `None` for a record that is none of ours.
-    pub(super) identity: Option<(Uuid, u64)>,
+    pub(super) identity: Option<Identity>,
 }
 
 /// A client that only looks. Its calls block.
@@ -129,6 +129,30 @@ fn offsets<C: Consumer<Context>>(
     }
     let answer = consumer.offsets_for_times(asked, LOOK_BOUND).map_err(|error| gone(topic, error))?;
     let mut offsets = HashMap::with_capacity(shards.len());
+    for element in answer.elements() {
+        element.error().map_err(|error| gone(topic, error))?;
+        if let (Some(shard), Offset::Offset(offset)) = (shard(element.partition()), element.offset()) {
+            offsets.insert(shard, offset);
+        }
+    }
+    Ok(offsets)
+}
+
+/// The offset of the first record of each partition that was published then or later; none where there is no such.
+pub(super) fn offsets_at<C: Consumer<Context>>(
+    consumer: &C,
+    topic: &str,
+    times: &[(u16, OffsetDateTime)],
+) -> Result<BTreeMap<u16, i64>, KafkaError> {
+    let mut asked = TopicPartitionList::with_capacity(times.len());
+    for (shard, time) in times {
+        let milliseconds = i64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX).max(0);
+        asked
+            .add_partition_offset(topic, partition(*shard), Offset::Offset(milliseconds))
+            .map_err(|error| KafkaError::Client("name a place", error))?;
+    }
+    let answer = consumer.offsets_for_times(asked, LOOK_BOUND).map_err(|error| gone(topic, error))?;
+    let mut offsets = BTreeMap::new();
     for element in answer.elements() {
         element.error().map_err(|error| gone(topic, error))?;
         if let (Some(shard), Offset::Offset(offset)) = (shard(element.partition()), element.offset()) {

@@ -11,6 +11,7 @@ use rdkafka::error::{KafkaError as Library, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
 use schemas::Record;
+use schemas::binary_mode::Replayed;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -120,13 +121,13 @@ impl Producers {
     pub(super) async fn send(
         &self,
         producer: &Producer,
-        records: &[(&Record, &str)],
+        records: &[(&Record, &str, Option<Replayed>)],
         end: Instant,
     ) -> Result<Vec<i64>, KafkaError> {
         let (reports, mut landed) = channel(records.len().max(1));
         let sent = async {
-            for (index, (record, topic)) in records.iter().enumerate() {
-                self.enqueue(producer, record, topic, Slip { index, reports: reports.clone() }, end).await?;
+            for (index, record) in records.iter().enumerate() {
+                self.enqueue(producer, *record, Slip { index, reports: reports.clone() }, end).await?;
                 if index % TURN == TURN - 1 {
                     yield_now().await;
                 }
@@ -144,13 +145,13 @@ impl Producers {
     async fn enqueue(
         &self,
         producer: &Producer,
-        record: &Record,
-        topic: &str,
+        (record, topic, replayed): (&Record, &str, Option<Replayed>),
         slip: Slip,
         end: Instant,
     ) -> Result<(), KafkaError> {
-        let binary =
+        let mut binary =
             record.to_binary_mode(&self.base).map_err(|error| KafkaError::Unwritable(record.place(), error))?;
+        binary.headers.extend(replayed.iter().flat_map(Replayed::headers));
         let mut headers = OwnedHeaders::new_with_capacity(binary.headers.len());
         for (key, value) in &binary.headers {
             headers = headers.insert(Header { key, value: Some(value) });

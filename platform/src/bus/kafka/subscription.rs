@@ -12,7 +12,7 @@ use rdkafka::consumer::{Consumer, StreamConsumer};
 use rdkafka::error::{KafkaError as Library, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use schemas::binary_mode::identity;
+use schemas::binary_mode::{Identity, identity};
 use schemas::{Position, Record, Topic};
 use tokio::task::{JoinHandle, spawn_blocking, yield_now};
 use tokio::time::{Instant, sleep_until};
@@ -31,7 +31,7 @@ const TURN: usize = 256;
 /// What a record costs beside its data.
 const OVERHEAD_BYTES: usize = 1024;
 /// How often the partitions' ends are looked at: what tells that one was made anew.
-const LOOK_EVERY: Duration = Duration::from_secs(3);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// The shortest time between two times that the partitions are opened.
 const OPEN_EVERY: Duration = Duration::from_millis(200);
 /// How often they are opened by themselves before somebody is told.
@@ -42,8 +42,8 @@ const AWAITED: Duration = Duration::from_millis(100);
 const STALL: Duration = Duration::from_secs(5);
 
 /// What is asked on the side.
-type Task<T> = JoinHandle<Result<T, KafkaError>>;
-type Reader = Arc<Apart<StreamConsumer<Context>>>;
+pub(super) type Task<T> = JoinHandle<Result<T, KafkaError>>;
+pub(super) type Reader = Arc<Apart<StreamConsumer<Context>>>;
 
 /// A subscription to Kafka.
 pub(super) struct Partitions {
@@ -179,7 +179,7 @@ impl Partitions {
         if place.stalled.is_some() {
             return;
         }
-        let Ok((_, position)) = identity(headers(&message)) else {
+        let Ok(Identity { position, .. }) = identity(headers(&message)) else {
             metrics::counter!("parlance_bus_foreign_records_total", "topic" => self.topic.name()).increment(1);
             if !std::mem::replace(&mut place.foreign_told, true) {
                 let (shard, offset) = (place.shard, message.offset());
@@ -342,12 +342,12 @@ fn assign(brokers: &str, topic: &str, after: &[(u16, u64)]) -> Result<(Reader, V
 }
 
 /// Whether it says that the partition is not the one that was opened.
-fn is_another(code: Code) -> bool {
+pub(super) fn is_another(code: Code) -> bool {
     matches!(code, Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation | Code::UnknownTopicId)
 }
 
 /// What a task brings, when there is one. Cancel-safe.
-async fn finished<T>(task: &mut Option<Task<T>>) -> Result<T, KafkaError> {
+pub(super) async fn finished<T>(task: &mut Option<Task<T>>) -> Result<T, KafkaError> {
     match task {
         Some(running) => {
             let outcome = running.await;

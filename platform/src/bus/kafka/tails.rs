@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use schemas::Topic;
+use schemas::binary_mode::Head;
+use uuid::Uuid;
 
 use super::client::{blocking, patiently};
 use super::ends::{End, Ends};
@@ -64,25 +66,27 @@ struct Look {
 }
 
 impl Look {
-    /// Whether records are missing before the last. Position p stands at offset p - 1 or behind; and where nothing was
-    /// ever deleted, the first is 1.
+    /// Whether records are missing before the last. Position p stands at offset p - 1 or behind, one that was published
+    /// again behind all that it says were there; and where nothing was ever deleted, the first is 1.
     fn is_broken(&self) -> bool {
         let short = |found: Found| {
-            found.identity.is_some_and(|(_, position)| i64::try_from(position).is_ok_and(|p| found.offset < p - 1))
+            found.identity.is_some_and(|of| i64::try_from(of.least_before()).is_ok_and(|least| found.offset < least))
         };
         self.span.low == 0 && (self.last.is_some_and(short) || self.first.is_some_and(short))
     }
 
     fn empty(&self) -> (Tail, Option<End>) {
-        (Tail::Empty, Some(End::new(0, self.span.high)))
+        let head = Head { position: 0, event_id: Uuid::nil() };
+        (Tail::Empty, Some(End::new(head, self.span.high)))
     }
 
     fn tail(&self) -> (Tail, Option<End>) {
         match self.last {
             None => self.empty(),
             Some(Found { identity: None, .. }) => (Tail::Foreign, None),
-            Some(Found { offset, identity: Some((event_id, position)) }) => {
-                (Tail::Record { position, event_id: Some(event_id) }, Some(End::new(position, offset + 1)))
+            Some(Found { offset, identity: Some(last) }) => {
+                let head @ Head { position, event_id } = last.head();
+                (Tail::Record { position, event_id: Some(event_id) }, Some(End::new(head, offset + 1)))
             }
         }
     }
@@ -166,7 +170,7 @@ impl Known {
             let head = self.heads.entry((topic, span.shard)).or_default();
             match found.get(&span.shard) {
                 _ if span.high == span.low => *head = (span.high, 0),
-                Some(Found { identity: Some((_, position)), .. }) => *head = (span.high, *position),
+                Some(Found { identity: Some(last), .. }) => *head = (span.high, last.head().position),
                 // Somebody else's: what was known of ours.
                 Some(_) => head.0 = span.high,
                 None => {}

@@ -1,6 +1,8 @@
 //! The bus held against a real Kafka.
 
 mod faults;
+mod raw;
+mod replays;
 mod topics;
 mod writers;
 
