@@ -5,6 +5,7 @@ mod feed;
 mod leadership;
 mod options;
 mod relay;
+pub mod replay;
 mod running;
 mod schedule;
 mod shard;

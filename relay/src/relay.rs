@@ -5,15 +5,20 @@ use std::sync::Arc;
 use event_store::{Committed, Log};
 use platform::bus::Bus;
 use schemas::Position;
+use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::feed::Feed;
 use crate::leadership::Leadership;
 use crate::options::Options;
+use crate::replay::Replayer;
 use crate::running::Running;
 use crate::status::RelayStatus;
 use crate::stored::public;
 use crate::work::Work;
+
+/// Events that are published again at once.
+const REPLAYED_PAGE: u32 = 250;
 
 /// The committed heads of all shards: where a new in-process bus begins.
 ///
@@ -35,19 +40,27 @@ pub struct Relay {
     leadership: Leadership,
     committed: Option<Committed>,
     options: Options,
+    requests: Option<PgPool>,
     status: RelayStatus,
 }
 
 impl Relay {
     /// A relay from `log` to `bus`.
     pub fn new(log: Log, bus: Arc<dyn Bus>, leadership: Leadership, options: Options) -> Self {
-        Self { log, bus, leadership, committed: None, options, status: RelayStatus::default() }
+        Self { log, bus, leadership, committed: None, options, requests: None, status: RelayStatus::default() }
     }
 
     /// Takes what this process commits straight from its store.
     #[must_use]
     pub fn following(mut self, committed: Committed) -> Self {
         self.committed = Some(committed);
+        self
+    }
+
+    /// Publishes records again too, where that is asked for in this database's shared state.
+    #[must_use]
+    pub fn replaying(mut self, requests: PgPool) -> Self {
+        self.requests = Some(requests);
         self
     }
 
@@ -59,14 +72,27 @@ impl Relay {
     /// Runs until `shutdown`; what fails is tried again.
     pub async fn run(self, shutdown: CancellationToken) {
         describe();
-        let work = Work::new(self.log, self.bus, self.leadership, self.options, shutdown.clone());
-        Running::new(work, Feed::of(self.committed), self.status).run(shutdown).await;
+        let work = |options| {
+            let (log, bus, leadership) = (self.log.clone(), Arc::clone(&self.bus), self.leadership.clone());
+            Work::new(log, bus, leadership, options, shutdown.clone())
+        };
+        // A small page, for what is live waits while it is published.
+        let again = work(Options { page: self.options.page.min(REPLAYED_PAGE), ..self.options });
+        let replayer = self.requests.map(|pool| Replayer::new(pool, again));
+        let replaying = async {
+            if let Some(replayer) = replayer {
+                replayer.run(shutdown.clone()).await;
+            }
+        };
+        let running = Running::new(work(self.options), Feed::of(self.committed), self.status);
+        tokio::join!(running.run(shutdown.clone()), replaying);
     }
 }
 
 fn describe() {
     metrics::describe_histogram!("parlance_relay_latency_seconds", "From a decision to the delivery to the bus.");
     metrics::describe_counter!("parlance_relay_records_total", "Records published, by where they came from.");
+    metrics::describe_counter!("parlance_relay_replayed_records_total", "Records published again, on request.");
     metrics::describe_gauge!("parlance_relay_led_shards", "Shards that this process relays.");
     metrics::describe_gauge!("parlance_relay_stalled_shards", "Shards that stand still until somebody sees to it.");
     metrics::describe_gauge!("parlance_relay_lag_positions", "Events committed and not published, of the shards led.");

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::leadership::{Leadership, Place};
 use crate::options::Options;
@@ -48,6 +49,8 @@ pub(crate) enum Failure {
     Bus(#[source] BusError),
     #[error("the log cannot be read")]
     Log(#[source] sqlx::Error),
+    #[error("the requests to publish again cannot be read")]
+    Requests(#[source] sqlx::Error),
     #[error("the {0} did not answer in time")]
     Late(&'static str),
     #[error("a shard cannot go on")]
@@ -62,7 +65,7 @@ impl Failure {
         match self {
             Self::Untranslatable(_) => Some(Stall::Untranslatable),
             Self::Incomplete(_) => Some(Stall::Incomplete),
-            Self::Bus(_) | Self::Log(_) | Self::Late(_) => None,
+            Self::Bus(_) | Self::Log(_) | Self::Requests(_) | Self::Late(_) => None,
         }
     }
 
@@ -76,9 +79,9 @@ const BUS: &str = "bus";
 const LOG: &str = "log";
 
 /// Some events that follow one another, as records; and what stops those after them.
-struct Page {
-    records: Vec<Arc<Record>>,
-    hurdle: Option<Failure>,
+pub(crate) struct Page {
+    pub(crate) records: Vec<Arc<Record>>,
+    pub(crate) hurdle: Option<Failure>,
 }
 
 impl Page {
@@ -191,7 +194,7 @@ impl Work {
         page.hurdle.map_or(Ok(()), Err)
     }
 
-    async fn page(&self, place: Place, after: u64) -> Result<Page, Failure> {
+    pub(crate) async fn page(&self, place: Place, after: u64) -> Result<Page, Failure> {
         let events = self.read(place, after, self.options.page).await?;
         let mut page = Page { records: Vec::with_capacity(events.len()), hurdle: None };
         if events.is_empty() {
@@ -220,6 +223,12 @@ impl Work {
             self.log.read(private(topic), shard, after, limit).await
         };
         timeout(self.options.patience, reading).await.map_err(|_| Failure::Late(LOG))?.map_err(Failure::Log)
+    }
+
+    /// Publishes these records of one shard again.
+    pub(crate) async fn republish(&self, replay: Uuid, records: &[Arc<Record>]) -> Result<(), Failure> {
+        let published = timeout(self.options.patience, self.bus.republish(replay, records));
+        published.await.map_err(|_| Failure::Late(BUS))?.map_err(Failure::Bus)
     }
 
     /// Publishes what came by itself: records of these shards.

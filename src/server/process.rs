@@ -231,6 +231,9 @@ impl Process<'_> {
             self.essential("leases of the relay", leases.run(ended.clone()));
         }
         let mut relay = Relay::new(log.clone(), events.bus(), leadership, options);
+        if let EventBus::Kafka(_) = events {
+            relay = relay.replaying(self.pools.state.clone());
+        }
         if let Some(committed) = committed {
             relay = relay.following(committed);
         }

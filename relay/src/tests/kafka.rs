@@ -18,6 +18,8 @@ use crate::stored::private;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kept {
     Record(u64, Uuid),
+    /// One that was published again, by which request, and how far the partition went by then.
+    Again(u64, Uuid, Uuid, (u64, Uuid)),
     Foreign,
 }
 
@@ -40,8 +42,8 @@ struct Faults {
 /// One process's producer.
 pub(super) struct FakeKafka {
     cluster: Arc<Cluster>,
-    /// The last position that this producer knows of.
-    published: Mutex<HashMap<Place, u64>>,
+    /// The furthest record that this producer knows of.
+    published: Mutex<HashMap<Place, (u64, Uuid)>>,
 }
 
 impl Cluster {
@@ -72,6 +74,31 @@ impl Cluster {
         self.partitions.lock().entry(place).or_default().push(record);
     }
 
+    /// Appends what one producer sends, or fails to, kept or not.
+    fn write(&self, kept: &mut Vec<Kept>, record: Kept) -> Result<(), BusError> {
+        let fails = self.faults.lock().one_fails_of.is_some_and(|of| rand::rng().random_ratio(1, of));
+        if fails && rand::rng().random() {
+            return Err(failure("not kept"));
+        }
+        kept.push(record);
+        if fails { Err(failure("kept, and the answer lost")) } else { Ok(()) }
+    }
+
+    /// What was published again by a request, in order.
+    pub(super) fn again(&self, place: Place, by: Uuid) -> Vec<u64> {
+        let partitions = self.partitions.lock();
+        let kept = partitions.get(&place).into_iter().flatten();
+        kept.filter_map(|record| match record {
+            Kept::Again(position, _, replay, _) if *replay == by => Some(*position),
+            _ => None,
+        })
+        .collect()
+    }
+
+    pub(super) fn last(&self, place: Place) -> Option<Kept> {
+        self.partitions.lock().get(&place).and_then(|kept| kept.last().copied())
+    }
+
     pub(super) fn len(&self, place: Place) -> usize {
         self.partitions.lock().get(&place).map_or(0, Vec::len)
     }
@@ -97,7 +124,17 @@ impl Cluster {
             let events = log.read(private(head.topic), head.shard, 0, u32::MAX >> 1).await.unwrap();
             let mut last = 0;
             for record in kept {
-                let Kept::Record(position, id) = record else { panic!("{place:?} holds what is not ours") };
+                let (position, id) = match record {
+                    Kept::Record(position, id) => (position, id),
+                    Kept::Again(position, id, _, (head, _)) => {
+                        assert!(
+                            position <= head && head <= last,
+                            "{place:?}: {position} again, of {head}, after {last}"
+                        );
+                        (position, id)
+                    }
+                    Kept::Foreign => panic!("{place:?} holds what is not ours"),
+                };
                 assert!((1..=last + 1).contains(&position), "{place:?}: {position} after {last}");
                 assert_eq!(events[usize::try_from(position).unwrap() - 1].event_id, id, "{place:?}:{position}");
                 duplicates += usize::from(position <= last);
@@ -111,7 +148,7 @@ impl Cluster {
 
 fn highest(kept: Option<&Vec<Kept>>) -> u64 {
     let positions = kept.into_iter().flatten().map(|record| match record {
-        Kept::Record(position, _) => *position,
+        Kept::Record(position, _) | Kept::Again(position, ..) => *position,
         Kept::Foreign => 0,
     });
     positions.max().unwrap_or(0)
@@ -138,23 +175,38 @@ impl FakeKafka {
         let place = (record.topic, record.shard);
         let mut published = self.published.lock();
         let published = published.get_mut(&place).ok_or_else(|| failure("not in our charge"))?;
-        if record.position <= *published {
+        if record.position <= published.0 {
             return Ok(());
         }
         let mut partitions = self.cluster.partitions.lock();
         let kept = partitions.entry(place).or_default();
-        if record.position != *published + 1 || record.position > highest(Some(kept)) + 1 {
+        if record.position != published.0 + 1 || record.position > highest(Some(kept)) + 1 {
             return Err(failure("a gap"));
         }
-        let fails = self.cluster.faults.lock().one_fails_of.is_some_and(|of| rand::rng().random_ratio(1, of));
-        if fails && rand::rng().random() {
-            return Err(failure("not kept"));
+        self.cluster.write(kept, Kept::Record(record.position, record.event_id))?;
+        *published = (record.position, record.event_id);
+        Ok(())
+    }
+
+    fn keep_again(&self, replay: Uuid, record: &Record) -> Result<(), BusError> {
+        let place = (record.topic, record.shard);
+        let mut published = self.published.lock();
+        let head = *published.get(&place).ok_or_else(|| failure("not in our charge"))?;
+        if record.position > head.0 {
+            return Ok(());
         }
-        kept.push(Kept::Record(record.position, record.event_id));
-        if fails {
-            return Err(failure("kept, and the answer lost"));
+        let mut partitions = self.cluster.partitions.lock();
+        let kept = partitions.entry(place).or_default();
+        let far = highest(Some(kept));
+        if far < head.0 {
+            return Err(failure("a gap"));
         }
-        *published = record.position;
+        self.cluster.write(kept, Kept::Again(record.position, record.event_id, replay, head))?;
+        if far > head.0 {
+            // It is there all the same.
+            published.remove(&place);
+            return Err(failure("somebody else was here"));
+        }
         Ok(())
     }
 }
@@ -165,6 +217,14 @@ impl Bus for FakeKafka {
         for record in records {
             self.answers((record.topic, record.shard)).await?;
             self.keep(record)?;
+        }
+        Ok(())
+    }
+
+    async fn republish(&self, replay: Uuid, records: &[Arc<Record>]) -> Result<(), BusError> {
+        for record in records {
+            self.answers((record.topic, record.shard)).await?;
+            self.keep_again(replay, record)?;
         }
         Ok(())
     }
@@ -186,9 +246,16 @@ impl Bus for FakeKafka {
             let tail = match self.cluster.partitions.lock().get(&place).and_then(|kept| kept.last()) {
                 None => Tail::Empty,
                 Some(Kept::Foreign) => Tail::Foreign,
-                Some(Kept::Record(position, id)) => Tail::Record { position: *position, event_id: Some(*id) },
+                Some(Kept::Record(position, id) | Kept::Again(.., (position, id))) => {
+                    Tail::Record { position: *position, event_id: Some(*id) }
+                }
             };
-            published.insert(place, if let Tail::Record { position, .. } = tail { position } else { 0 });
+            let end = if let Tail::Record { position, event_id: Some(id) } = tail {
+                (position, id)
+            } else {
+                Default::default()
+            };
+            published.insert(place, end);
             tails.push((*shard, tail));
         }
         Ok(tails)

@@ -15,6 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::faults::{BOUND, options};
 use super::kafka::Cluster;
+use crate::replay::requests::{self, Wanted};
 use crate::testing::{open_room, say, store};
 use crate::{Leadership, Options, Relay, RelayStatus, heads, places};
 
@@ -27,7 +28,8 @@ fn start(
 ) -> (DropGuard, RelayStatus) {
     let shutdown = CancellationToken::new();
     let relay = Relay::new(store.log().clone(), cluster.producer(), Leadership::Leases(held), options)
-        .following(store.committed());
+        .following(store.committed())
+        .replaying(store.log().pool().clone());
     let status = relay.status();
     tokio::spawn(relay.run(shutdown.clone()));
     (shutdown.drop_guard(), status)
@@ -141,8 +143,9 @@ async fn history(seed: u64) {
     let start_one = |index: usize| start(&stores[index % 2], &cluster, leads[index].subscribe(), options());
     let mut relays: Vec<_> = (0..leads.len()).map(start_one).collect();
     cluster.one_fails_of(Some(40));
+    let mut replays = Vec::new();
     for _ in 0..60 {
-        match random.random_range(0..10) {
+        match random.random_range(0..11) {
             0..5 => {
                 let (store, room) = (stores.choose(&mut random).unwrap(), rooms.choose(&mut random).unwrap());
                 say(store, *room, random.random_range(1..30)).await;
@@ -159,6 +162,15 @@ async fn history(seed: u64) {
                 let place = *all.choose(&mut random).unwrap();
                 cluster.truncate(place, random.random_range(0..=cluster.len(place)));
             }
+            9 => {
+                let heads = heads(stores[0].log()).await.unwrap();
+                let head = heads[random.random_range(0..heads.len())];
+                if head.position > 0 {
+                    let first = random.random_range(1..=head.position);
+                    let wanted = Wanted { topic: head.topic, shard: head.shard, first, last: head.position };
+                    replays.push(requests::ask(stores[0].log().pool(), &[wanted]).await.unwrap());
+                }
+            }
             _ => cluster.away(random.random()),
         }
         // Things happen at different moments of what the others do.
@@ -173,6 +185,14 @@ async fn history(seed: u64) {
     leads[2].send_replace(all.iter().copied().filter(|(_, shard)| *shard >= 2).collect());
     eventually("the bus has all", BOUND, async || cluster.is_whole(stores[0].log()).await).await;
     let log = stores[0].log();
+    for replay in replays {
+        let done = async || {
+            let progress = requests::progress(log.pool(), replay).await.unwrap();
+            assert_eq!(progress.failures, []);
+            progress.open == 0
+        };
+        eventually("what was asked for was published again", BOUND, done).await;
+    }
     let duplicates = cluster.assert_sound(log).await;
     println!("seed {seed}: {} records, {duplicates} of them again", cluster.total());
     for room in rooms {
