@@ -42,8 +42,12 @@ enum Command {
         #[command(flatten)]
         common: CommonFlags,
     },
-    /// Print events of the log as CloudEvents, one a line
+    /// Print events as CloudEvents, one a line, from Kafka where it is configured, else from the log
     Tail(commands::tail::Arguments),
+    /// Tell which topics there are, how they have to be, and how they are in Kafka
+    Topics(commands::topics::Arguments),
+    /// Have records published to Kafka again
+    Replay(commands::replay::Arguments),
     /// Talk with someone, from a terminal
     Chat(commands::chat::Arguments),
     /// Print the settings that result from flags, environment and file
@@ -90,6 +94,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Rebuild(arguments) => commands::rebuild::run(&arguments).await,
         Command::Verify { common } => commands::verify::run(&common).await,
         Command::Tail(arguments) => commands::tail::run(&arguments).await,
+        Command::Topics(arguments) => commands::topics::run(&arguments).await,
+        Command::Replay(arguments) => commands::replay::run(&arguments).await,
         Command::Chat(arguments) => commands::chat::run(&arguments).await,
         Command::Config { common, serve } => commands::config::run(&common, &serve),
     }

@@ -76,7 +76,7 @@ impl EventBus {
 }
 
 /// Where the schemas of events are found, without a slash at the end.
-fn schema_base(public_url: Option<&PublicUrl>) -> String {
+pub(crate) fn schema_base(public_url: Option<&PublicUrl>) -> String {
     let base = public_url.map_or_else(|| DEFAULT_BASE.to_owned(), |url| url.join(""));
     base.trim_end_matches('/').to_owned()
 }

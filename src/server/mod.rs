@@ -21,6 +21,7 @@ use query_api::Operations;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
+pub(crate) use self::engines::schema_base;
 pub(crate) use self::missing::Missing;
 use self::pools::Pools;
 use self::process::Process;
