@@ -37,6 +37,10 @@ enum Command {
     Migrate(commands::migrate::Arguments),
     /// Fill a read model anew from the log, while the server runs
     Rebuild(commands::rebuild::Arguments),
+    /// Say who did what to what, when, from where
+    Audit(commands::audit::Arguments),
+    /// Give users roles, and take them
+    Role(commands::role::Arguments),
     /// Prove that no event was changed, removed or reordered
     Verify {
         #[command(flatten)]
@@ -92,6 +96,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(arguments) => commands::serve::run(&arguments).await,
         Command::Migrate(arguments) => commands::migrate::run(&arguments).await,
         Command::Rebuild(arguments) => commands::rebuild::run(&arguments).await,
+        Command::Audit(arguments) => commands::audit::run(&arguments).await,
+        Command::Role(arguments) => commands::role::run(&arguments).await,
         Command::Verify { common } => commands::verify::run(&common).await,
         Command::Tail(arguments) => commands::tail::run(&arguments).await,
         Command::Topics(arguments) => commands::topics::run(&arguments).await,

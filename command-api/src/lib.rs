@@ -6,6 +6,7 @@
 
 mod address;
 mod answer;
+mod audit;
 mod commands;
 mod docs;
 mod execute;
@@ -13,6 +14,7 @@ mod internal;
 mod passwords;
 mod receipts;
 mod refresh_token;
+mod roles;
 mod routes;
 mod service;
 #[cfg(test)]
@@ -23,6 +25,7 @@ mod validate;
 
 pub use internal::router as internal_router;
 pub use receipts::ReceiptMove;
+pub use roles::{find_user, set_role, users_with};
 pub use routes::conversations::send_message::Sent;
 pub use routes::{openapi, router};
 pub use service::{Parts, Service, Settings};

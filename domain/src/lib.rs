@@ -5,6 +5,7 @@
 
 pub mod kernel;
 
+pub mod audit;
 pub mod conversation;
 pub mod message;
 pub mod receipt;

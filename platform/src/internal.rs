@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 
-use schemas::Position;
 use schemas::rest::{AdvanceReceipt, MessageSent, Problem, SendMessage};
+use schemas::{AuditFilters, Position, PositionToken};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -23,6 +23,8 @@ pub const TAKE_RECEIPTS: &str = "/internal/v1/receipts";
 pub const HEADS: &str = "/internal/v1/heads";
 /// Tells how far the conversations' shards have got: `{}` → [`Positions`].
 pub const POSITIONS: &str = "/internal/v1/positions";
+/// Takes down that an operator reads the audit: [`ReadAudit`] → [`AuditReading`].
+pub const READ_AUDIT: &str = "/internal/v1/audit-readings";
 
 /// How many messages go in one call.
 pub const MOST_MESSAGES: usize = 64;
@@ -127,4 +129,22 @@ pub struct Heads {
 pub struct Positions {
     /// One a shard.
     pub positions: Vec<Position>,
+}
+
+/// A reading of the audit that is about to be answered.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ReadAudit {
+    /// Who reads.
+    pub caller: Caller,
+    /// Under which correlation id.
+    pub correlation_id: Option<String>,
+    /// What for.
+    pub filters: AuditFilters,
+}
+
+/// Where the reading stands in the log.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AuditReading {
+    /// The place.
+    pub position: PositionToken,
 }

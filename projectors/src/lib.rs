@@ -13,6 +13,7 @@ mod run;
 mod runner;
 
 mod analytics;
+mod audit;
 mod conversations;
 mod fan_out;
 mod receipts;

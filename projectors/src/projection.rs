@@ -42,16 +42,19 @@ pub enum Consumer {
     ReadModels,
     /// What dashboards show.
     Analytics,
+    /// Who did what, for operators.
+    Audit,
 }
 
 impl Consumer {
-    pub(crate) const ALL: [Self; 2] = [Self::ReadModels, Self::Analytics];
+    pub(crate) const ALL: [Self; 3] = [Self::ReadModels, Self::Analytics, Self::Audit];
 
     /// The name in checkpoints; it never changes.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::ReadModels => "read_models",
             Self::Analytics => "analytics",
+            Self::Audit => "audit",
         }
     }
 
@@ -61,6 +64,8 @@ impl Consumer {
             Self::ReadModels => Duration::from_millis(20),
             // Nobody waits for it, and a batch costs less the more of a conversation it holds.
             Self::Analytics => Duration::from_millis(200),
+            // Nobody waits for it as for a message: fewer and larger batches cost less.
+            Self::Audit => Duration::from_millis(100),
         }
     }
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::database::connect;
 use crate::registry::PROJECTIONS;
-use crate::testing::{MemoryLog, Room, pass, profile, registered, rows, session};
+use crate::testing::{MemoryLog, Room, pass, profile, reading, registered, role, rows, session};
 
 /// What may happen; whether it can, the simulation knows.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +44,13 @@ pub(crate) enum Step {
     Profile {
         user: usize,
     },
+    Operator {
+        user: usize,
+        granted: bool,
+    },
+    Reads {
+        user: usize,
+    },
     Session {
         user: usize,
         number: u128,
@@ -65,6 +72,8 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (room.clone(), user.clone(), any::<bool>()).prop_map(|(room, user, admin)| Step::Role { room, user, admin }),
         1 => (room, any::<bool>()).prop_map(|(room, all)| Step::Set { room, all }),
         1 => user.clone().prop_map(|user| Step::Profile { user }),
+        1 => (user.clone(), any::<bool>()).prop_map(|(user, granted)| Step::Operator { user, granted }),
+        1 => user.clone().prop_map(|user| Step::Reads { user }),
         2 => (user, 0..3_u128, 0..3_usize).prop_map(|(user, number, event)| Step::Session { user, number, event }),
         3 => (0..32_u32).prop_map(|doublings| Step::Wait { doublings }),
     ];
@@ -131,6 +140,8 @@ pub(crate) fn log(steps: &[Step]) -> Vec<Arc<Record>> {
             Step::Set { room, all: true } => Some(rooms[room].0.history(History::SinceJoin)),
             Step::Set { room, all: false } => Some(rooms[room].0.renamed("another name")),
             Step::Profile { user } => Some(profile(user as u128 + 1, &format!("name {}", records.len()))),
+            Step::Operator { user, granted } => Some(role(user as u128 + 1, granted)),
+            Step::Reads { user } => Some(reading(user as u128 + 1)),
             Step::Session { user, number, event } => {
                 let id = 1000 * (user as u128 + 1) + number;
                 let then = [Event::SessionRefreshed, Event::SessionReuseDetected, Event::SessionRevoked];

@@ -10,9 +10,9 @@ use platform::applied::AppliedPositions;
 use platform::bus::{Backfill, Bounds, Bus, BusError, InProcessBus};
 use platform::live::{InProcessLive, LiveBus};
 use schemas::{
-    Body, ConversationCreated, ConversationRenamed, Event, History, InitialMember, Kind, MemberJoined, MemberLeft,
-    MemberRoleChanged, Message, Numbered, Position, ReceiptMoved, Record, Role, SessionChanged, SettingsChanged, Topic,
-    UserProfileChanged, UserRegistered,
+    AuditFilters, AuditRead, Body, ConversationCreated, ConversationRenamed, Event, History, InitialMember, Kind,
+    MemberJoined, MemberLeft, MemberRoleChanged, Message, Numbered, Position, ReceiptMoved, Record, Role,
+    SessionChanged, SettingsChanged, Topic, UserProfileChanged, UserRegistered, UserRole, UserRoleChanged,
 };
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection, PgPool};
@@ -72,6 +72,18 @@ pub(crate) fn profile(user: u128, name: &str) -> Keyed {
     (user_id, Event::UserProfileChanged(UserProfileChanged { user_id, display_name, avatar_file_id: None, at: now() }))
 }
 
+pub(crate) fn role(user: u128, granted: bool) -> Keyed {
+    let user_id = Uuid::from_u128(user);
+    let changed = UserRoleChanged { user_id, role: UserRole::Operator, at: now() };
+    (user_id, if granted { Event::UserRoleGranted(changed) } else { Event::UserRoleRevoked(changed) })
+}
+
+/// A reading of the audit.
+pub(crate) fn reading(user: u128) -> Keyed {
+    let user_id = Uuid::from_u128(user);
+    (user_id, Event::AuditRead(AuditRead { user_id, filters: AuditFilters::default(), at: now() }))
+}
+
 pub(crate) fn session(user: u128, session: u128, what: fn(SessionChanged) -> Event) -> Keyed {
     let user_id = Uuid::from_u128(user);
     let changed = SessionChanged {
@@ -79,6 +91,8 @@ pub(crate) fn session(user: u128, session: u128, what: fn(SessionChanged) -> Eve
         session_id: Uuid::from_u128(session),
         device_id: Uuid::from_u128(session + 100),
         device_name: Some("phone".to_owned()),
+        address: Some("10.0.0.1".to_owned()),
+        user_agent: Some("phone/1".to_owned()),
         at: now(),
     };
     (user_id, what(changed))

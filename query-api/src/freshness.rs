@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::state::QueryState;
 
 /// How long a query waits for its read model.
-const WAIT: Duration = Duration::from_millis(300);
+pub(crate) const WAIT: Duration = Duration::from_millis(300);
 /// How many positions one request may name.
 const MAX_TOKENS: usize = 16;
 
@@ -109,6 +109,11 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// One from what has got so far, before it is read.
+    pub(crate) fn at(position: PositionToken, stale: bool) -> Self {
+        Self { position, stale }
+    }
+
     /// The whole answer.
     pub(crate) fn json(self, body: &impl Serialize) -> Result<Response, Problem> {
         Ok(self.written(json(body)?))
@@ -148,7 +153,7 @@ fn json(body: &impl Serialize) -> Result<Vec<u8>, Problem> {
 }
 
 /// All places that `Min-Position` names.
-fn wanted(headers: &HeaderMap) -> Result<Vec<Position>, Problem> {
+pub(crate) fn wanted(headers: &HeaderMap) -> Result<Vec<Position>, Problem> {
     let refuse = |detail: &str| Problem::invalid_parameter("Min-Position", detail);
     let mut places = Vec::new();
     let mut tokens = 0;
@@ -170,7 +175,7 @@ fn wanted(headers: &HeaderMap) -> Result<Vec<Position>, Problem> {
 }
 
 /// Whether `Prefer` (RFC 7240) holds `strict`.
-fn strict(headers: &HeaderMap) -> bool {
+pub(crate) fn strict(headers: &HeaderMap) -> bool {
     let preferences = headers.get_all(PREFER).into_iter().filter_map(|header| header.to_str().ok());
     preferences
         .flat_map(|text| text.split(','))

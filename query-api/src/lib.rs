@@ -4,6 +4,7 @@
 //! description.
 
 mod access;
+pub mod audit;
 mod checkpoints;
 mod conversations;
 mod documents;
@@ -53,5 +54,6 @@ fn queries() -> OpenApiRouter<QueryState> {
         .merge(sessions::router())
         .merge(conversations::router())
         .merge(messages::router())
+        .merge(audit::router())
         .merge(documents::router())
 }

@@ -37,6 +37,15 @@ impl IntoResponses for NotThere {
     }
 }
 
+/// What a query of operators may be refused with besides.
+pub(crate) struct NotOperator;
+
+impl IntoResponses for NotOperator {
+    fn responses() -> Responses {
+        problems(&[("403", "Not an operator.")])
+    }
+}
+
 /// What a query within a conversation may be refused with besides.
 pub(crate) struct NotMember;
 

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::checkpoints::CheckpointPoller;
 use crate::documents::Documents;
+use crate::gateway::CommandPort;
 
 /// Tells the shard of an ordering key.
 pub type ShardOf = Arc<dyn Fn(Uuid) -> u16 + Send + Sync>;
@@ -37,6 +38,8 @@ pub struct Dependencies {
     pub authenticator: Authenticator,
     /// The log's own function, since this crate knows nothing of the log.
     pub shard_of: ShardOf,
+    /// The command side, which takes down who reads the audit.
+    pub commands: Arc<dyn CommandPort>,
     /// The descriptions of the whole surface.
     pub documents: Documents,
     /// Where answers are kept for a while, if anywhere but in the database.
@@ -55,6 +58,7 @@ struct Inner {
     checkpoints: CheckpointPoller,
     authenticator: Authenticator,
     shard_of: ShardOf,
+    commands: Arc<dyn CommandPort>,
     documents: Documents,
     answers: Option<Answers>,
 }
@@ -62,9 +66,10 @@ struct Inner {
 impl QueryState {
     /// The state over what the process supplies.
     pub fn new(dependencies: Dependencies) -> Self {
-        let Dependencies { pool, applied, authenticator, shard_of, documents, answers } = dependencies;
+        let Dependencies { pool, applied, authenticator, shard_of, commands, documents, answers } = dependencies;
         let checkpoints = CheckpointPoller::new(pool.clone(), applied.clone());
-        Self { inner: Arc::new(Inner { pool, applied, checkpoints, authenticator, shard_of, documents, answers }) }
+        let inner = Inner { pool, applied, checkpoints, authenticator, shard_of, commands, documents, answers };
+        Self { inner: Arc::new(inner) }
     }
 
     pub(crate) fn pool(&self) -> &PgPool {
@@ -78,6 +83,10 @@ impl QueryState {
     /// Where answers are kept, if anywhere.
     pub(crate) fn answers(&self) -> Option<&Answers> {
         self.inner.answers.as_ref()
+    }
+
+    pub(crate) fn commands(&self) -> &dyn CommandPort {
+        &*self.inner.commands
     }
 
     pub(crate) fn documents(&self) -> &Documents {

@@ -2,17 +2,18 @@
 //!
 //! A new private event does not compile until it is translated here: no match below has a wildcard for events.
 
+use domain::audit::{self, ReadingEvent};
 use domain::conversation::{self, Conversation, ConversationEvent};
 use domain::kernel::Stored;
 use domain::message::{self, MessageEvent};
 use domain::receipt::{Receipt, ReceiptEvent, Watermarks};
-use domain::session::{Session, SessionEvent};
-use domain::user::{User, UserEvent};
+use domain::session::{Client, Session, SessionEvent};
+use domain::user::{self, User, UserEvent};
 use event_store::{StoredEvent, Upcasters};
 use schemas::{
-    Body, ConversationCreated, ConversationRenamed, Event, History, InitialMember, Kind, MemberJoined, MemberLeft,
-    MemberRoleChanged, Message, Numbered, ReceiptMoved, Record, Role, SessionChanged, SettingsChanged, UserChanged,
-    UserProfileChanged, UserRegistered,
+    AuditFilters, AuditRead, Body, ConversationCreated, ConversationRenamed, Event, History, InitialMember, Kind,
+    MemberJoined, MemberLeft, MemberRoleChanged, Message, Numbered, ReceiptMoved, Record, Role, SessionChanged,
+    SettingsChanged, UserChanged, UserProfileChanged, UserRegistered, UserRole, UserRoleChanged,
 };
 use uuid::Uuid;
 
@@ -71,6 +72,7 @@ pub fn translate(stored: &StoredEvent, upcasters: &Upcasters) -> Result<Record, 
 fn event(stored: &StoredEvent, upcasters: &Upcasters) -> Result<Event, Reason> {
     match stored.aggregate_type {
         User::CODE => Ok(user(stored, stored.decode::<User>(upcasters)?)),
+        audit::Reading::CODE => Ok(reading(stored, stored.decode::<audit::Reading>(upcasters)?)),
         Session::CODE => Ok(session(stored, stored.decode::<Session>(upcasters)?)),
         Conversation::CODE => numbered(stored, conversation(stored.decode::<Conversation>(upcasters)?)),
         message::Message::CODE => {
@@ -84,6 +86,7 @@ fn event(stored: &StoredEvent, upcasters: &Upcasters) -> Result<Event, Reason> {
 
 fn user(stored: &StoredEvent, event: UserEvent) -> Event {
     let (user_id, at) = (stored.aggregate_id, stored.at);
+    let role = |role| UserRoleChanged { user_id, role: user_role(role), at };
     match event {
         UserEvent::Registered(made) => Event::UserRegistered(UserRegistered {
             user_id,
@@ -99,22 +102,45 @@ fn user(stored: &StoredEvent, event: UserEvent) -> Event {
             at,
         }),
         UserEvent::PasswordChanged(_) => Event::UserPasswordChanged(UserChanged { user_id, at }),
+        UserEvent::RoleGranted(granted) => Event::UserRoleGranted(role(granted.role)),
+        UserEvent::RoleRevoked(revoked) => Event::UserRoleRevoked(role(revoked.role)),
+    }
+}
+
+fn user_role(role: user::Role) -> UserRole {
+    match role {
+        user::Role::Operator => UserRole::Operator,
+    }
+}
+
+fn reading(stored: &StoredEvent, event: ReadingEvent) -> Event {
+    match event {
+        ReadingEvent::AuditRead(audit::AuditRead { actor, object, event_type, since, until }) => {
+            let filters = AuditFilters { actor, object, event_type, since, until };
+            Event::AuditRead(AuditRead { user_id: stored.key, filters, at: stored.at })
+        }
     }
 }
 
 fn session(stored: &StoredEvent, event: SessionEvent) -> Event {
-    let changed = |device_id, device_name| SessionChanged {
+    let changed = |device_id, device_name, client: Client| SessionChanged {
         user_id: stored.key,
         session_id: stored.aggregate_id,
         device_id,
         device_name,
+        address: client.address,
+        user_agent: client.user_agent,
         at: stored.at,
     };
     match event {
-        SessionEvent::Started(started) => Event::SessionStarted(changed(started.device_id, started.device_name)),
-        SessionEvent::Refreshed(refreshed) => Event::SessionRefreshed(changed(refreshed.device_id, None)),
-        SessionEvent::Revoked(revoked) => Event::SessionRevoked(changed(revoked.device_id, None)),
-        SessionEvent::ReuseDetected(reuse) => Event::SessionReuseDetected(changed(reuse.device_id, None)),
+        SessionEvent::Started(started) => {
+            Event::SessionStarted(changed(started.device_id, started.device_name, started.client))
+        }
+        SessionEvent::Refreshed(refreshed) => {
+            Event::SessionRefreshed(changed(refreshed.device_id, None, refreshed.client))
+        }
+        SessionEvent::Revoked(revoked) => Event::SessionRevoked(changed(revoked.device_id, None, Client::default())),
+        SessionEvent::ReuseDetected(reuse) => Event::SessionReuseDetected(changed(reuse.device_id, None, reuse.client)),
     }
 }
 
@@ -290,12 +316,24 @@ mod tests {
             refresh_hash: "secret".into(),
             refresh_expires_at: at,
             ends_at: at,
+            client: Client { address: Some("10.0.0.1".into()), user_agent: None },
         };
         assert_eq!(
             public_json::<Session>(ANN, THING, None, &started.into()),
             json!({"user_id": ANN, "session_id": THING, "device_id": BEN, "device_name": "phone",
-                   "at": "2026-01-02T03:04:05.006Z"})
+                   "address": "10.0.0.1", "user_agent": null, "at": "2026-01-02T03:04:05.006Z"})
         );
+    }
+
+    #[test]
+    fn roles_and_who_read_the_audit() {
+        let granted = user::RoleGranted { role: user::Role::Operator };
+        let data = public_json::<User>(ANN, ANN, None, &granted.into());
+        assert_eq!(data, json!({"user_id": ANN, "role": "operator", "at": "2026-01-02T03:04:05.006Z"}));
+        let read = audit::AuditRead { actor: Some(BEN), ..audit::AuditRead::default() };
+        let data = public_json::<audit::Reading>(ANN, THING, None, &read.into());
+        let filters = json!({"actor": BEN, "object": null, "type": null, "since": null, "until": null});
+        assert_eq!((&data["user_id"], &data["filters"]), (&json!(ANN), &filters));
     }
 
     #[test]

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use crate::catalogue::{self, EventType};
 use crate::{
-    Body, Message, Numbered, ReceiptMoved, SessionChanged, Topic, UserChanged, UserProfileChanged, UserRegistered,
-    rfc3339_ms,
+    AuditRead, Body, Message, Numbered, ReceiptMoved, SessionChanged, Topic, UserChanged, UserProfileChanged,
+    UserRegistered, UserRoleChanged, rfc3339_ms,
 };
 
 /// A public event, by type.
@@ -20,6 +20,12 @@ pub enum Event {
     UserProfileChanged(UserProfileChanged),
     /// `user.password_changed`
     UserPasswordChanged(UserChanged),
+    /// `user.role_granted`
+    UserRoleGranted(UserRoleChanged),
+    /// `user.role_revoked`
+    UserRoleRevoked(UserRoleChanged),
+    /// `user.audit_read`
+    AuditRead(AuditRead),
     /// `session.started`
     SessionStarted(SessionChanged),
     /// `session.refreshed`
@@ -43,6 +49,9 @@ impl Event {
             Self::UserRegistered(_) => &catalogue::USER_REGISTERED,
             Self::UserProfileChanged(_) => &catalogue::USER_PROFILE_CHANGED,
             Self::UserPasswordChanged(_) => &catalogue::USER_PASSWORD_CHANGED,
+            Self::UserRoleGranted(_) => &catalogue::USER_ROLE_GRANTED,
+            Self::UserRoleRevoked(_) => &catalogue::USER_ROLE_REVOKED,
+            Self::AuditRead(_) => &catalogue::USER_AUDIT_READ,
             Self::SessionStarted(_) => &catalogue::SESSION_STARTED,
             Self::SessionRefreshed(_) => &catalogue::SESSION_REFRESHED,
             Self::SessionRevoked(_) => &catalogue::SESSION_REVOKED,
@@ -99,6 +108,9 @@ impl Event {
             "user.registered" => read(json).map(Self::UserRegistered),
             "user.profile_changed" => read(json).map(Self::UserProfileChanged),
             "user.password_changed" => read(json).map(Self::UserPasswordChanged),
+            "user.role_granted" => read(json).map(Self::UserRoleGranted),
+            "user.role_revoked" => read(json).map(Self::UserRoleRevoked),
+            "user.audit_read" => read(json).map(Self::AuditRead),
             "session.started" => read(json).map(Self::SessionStarted),
             "session.refreshed" => read(json).map(Self::SessionRefreshed),
             "session.revoked" => read(json).map(Self::SessionRevoked),
@@ -171,6 +183,8 @@ impl Serialize for Data<'_> {
             Event::UserRegistered(data) => data.serialize(serializer),
             Event::UserProfileChanged(data) => data.serialize(serializer),
             Event::UserPasswordChanged(data) => data.serialize(serializer),
+            Event::UserRoleGranted(data) | Event::UserRoleRevoked(data) => data.serialize(serializer),
+            Event::AuditRead(data) => data.serialize(serializer),
             Event::SessionStarted(data)
             | Event::SessionRefreshed(data)
             | Event::SessionRevoked(data)

@@ -33,4 +33,4 @@ pub use position::{Position, PositionError, PositionToken};
 pub use record::Record;
 pub use session::SessionChanged;
 pub use topic::{Topic, TopicSetting};
-pub use user::{UserChanged, UserProfileChanged, UserRegistered};
+pub use user::{AuditFilters, AuditRead, UserChanged, UserProfileChanged, UserRegistered, UserRole, UserRoleChanged};

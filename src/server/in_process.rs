@@ -7,8 +7,8 @@ use command_api::{ReceiptMove, Service};
 use platform::auth::Caller;
 use platform::http::{Problem as Refusal, RequestContext, TraceId};
 use query_api::gateway::CommandPort;
-use schemas::Position;
 use schemas::rest::{AdvanceReceipt, MessageSent, Problem, SendMessage};
+use schemas::{AuditFilters, Position, PositionToken};
 use uuid::Uuid;
 
 /// Calls the command side without HTTP.
@@ -17,7 +17,7 @@ pub(crate) struct InProcessCommands(pub(crate) Service);
 #[async_trait]
 impl CommandPort for InProcessCommands {
     async fn send(&self, caller: &Caller, conversation_id: Uuid, message: SendMessage) -> Result<MessageSent, Problem> {
-        let context = RequestContext::bare();
+        let context = RequestContext::bare().by(caller);
         let sent = self.0.send(caller, conversation_id, message, &context).await;
         sent.map(|sent| sent.message).map_err(|problem| problem.to_body(context.trace_id))
     }
@@ -45,6 +45,17 @@ impl CommandPort for InProcessCommands {
 
     async fn heads(&self, conversations: &[Uuid]) -> Result<HashMap<Uuid, u64>, Problem> {
         self.0.heads(conversations).await.map_err(|problem| body(&problem))
+    }
+
+    async fn read_audit(
+        &self,
+        caller: &Caller,
+        correlation_id: Option<&str>,
+        filters: AuditFilters,
+    ) -> Result<PositionToken, Problem> {
+        let context = RequestContext { correlation_id: correlation_id.map(Into::into), ..RequestContext::bare() };
+        let read = self.0.read_audit(caller, filters, &context).await;
+        read.map_err(|problem| problem.to_body(context.trace_id))
     }
 
     async fn positions(&self) -> Result<Vec<Position>, Problem> {

@@ -162,7 +162,7 @@ impl Process<'_> {
         };
         let gateway = Gateway::new(gateway::Dependencies {
             pool: pool.clone(),
-            port,
+            port: Arc::clone(&port),
             applied: applied.clone(),
             live: Arc::clone(&engines.live),
             authenticator: auth.authenticator.clone(),
@@ -178,6 +178,7 @@ impl Process<'_> {
                 let log = log.clone();
                 move |key| log.shard_of(key)
             }),
+            commands: port,
             documents: Documents::of([command_api::openapi(), query_api::openapi()])?,
             answers: engines.redis.clone().map(Answers::new),
         });

@@ -1,7 +1,7 @@
 //! Exchanges a refresh token for its successor; one that was used up ends the session.
 
 use domain::kernel::LogTopic;
-use domain::session::{Refresh, Session, SessionCommand, SessionEvent, SessionRefusal};
+use domain::session::{Client, Refresh, Session, SessionCommand, SessionEvent, SessionRefusal};
 use event_store::{Command, Reads, Workspace};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -18,6 +18,7 @@ pub(crate) struct RefreshSession {
     pub(crate) device_id: Uuid,
     pub(crate) refresh_ttl: Duration,
     pub(crate) grace: Duration,
+    pub(crate) client: Client,
     /// The device of the session, once its access tokens are refused because of a reuse.
     pub(crate) reused_on: Option<Uuid>,
 }
@@ -71,6 +72,7 @@ impl Command for RefreshSession {
             successor_expires_at: work.now() + self.refresh_ttl,
             now: work.now(),
             grace: self.grace,
+            client: self.client.clone(),
         }))?;
         let reuse = events.iter().find_map(|event| match event {
             SessionEvent::ReuseDetected(reuse) => Some(reuse.device_id),

@@ -1,7 +1,7 @@
 //! Begins a session on a device; the one that lived there ends.
 
 use domain::kernel::LogTopic;
-use domain::session::{RevokeReason, Session, SessionCommand, Started};
+use domain::session::{Client, RevokeReason, Session, SessionCommand, Started};
 use domain::user::User;
 use event_store::{Command, Reads, Workspace};
 use time::{Duration, OffsetDateTime};
@@ -18,6 +18,7 @@ pub(crate) struct StartSession {
     pub(crate) refresh_hash: String,
     pub(crate) refresh_ttl: Duration,
     pub(crate) session_ttl: Duration,
+    pub(crate) client: Client,
     /// The hash that the password was checked against.
     pub(crate) checked_against: String,
     /// The session that lives on the device, as far as the caller knows.
@@ -80,6 +81,7 @@ impl Command for StartSession {
             refresh_hash: self.refresh_hash.clone(),
             refresh_expires_at,
             ends_at,
+            client: self.client.clone(),
         };
         let session = work.stream::<Session>(session_id).state;
         for event in session.decide(SessionCommand::Start(started)).map_err(|_| StartRefusal::Exists)? {

@@ -3,6 +3,7 @@
 //! Any process takes any command: whose conversation it is only matters for speed, so nothing is handed on to another. The
 //! gateway has authenticated the callers it speaks for; whether their sessions were revoked since is looked at again.
 
+mod audit;
 mod credential;
 mod questions;
 mod receipts;
@@ -12,7 +13,7 @@ use axum::Router;
 use axum::routing::any;
 use platform::auth::Caller;
 use platform::http::Problem;
-use platform::internal::{ADVANCE, HEADS, POSITIONS, SEND, TAKE_RECEIPTS};
+use platform::internal::{ADVANCE, HEADS, POSITIONS, READ_AUDIT, SEND, TAKE_RECEIPTS};
 
 use crate::service::Service;
 
@@ -25,6 +26,7 @@ pub fn router(service: Service) -> Router {
         .route(TAKE_RECEIPTS, any(receipts::take))
         .route(HEADS, any(questions::heads))
         .route(POSITIONS, any(questions::positions))
+        .route(READ_AUDIT, any(audit::read))
         .with_state(service)
 }
 

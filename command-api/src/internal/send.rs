@@ -22,7 +22,8 @@ pub(super) async fn send(
     // Limits may be counted elsewhere, and their answers come in any order; so they come before the first is said.
     let admitted = join_all(messages.into_iter().map(async |Spoken { caller, message }| {
         service.still_welcome(&caller)?;
-        service.admit(&caller, message).await
+        let admitted = service.admit(&caller, message).await?;
+        Ok((admitted, context.clone().by(&caller)))
     }))
     .await;
     let mut said: Vec<_> = admitted
@@ -30,7 +31,7 @@ pub(super) async fn send(
         .map(|admitted| {
             Box::pin(maybe_done(async {
                 match admitted {
-                    Ok(admitted) => service.say(conversation_id, admitted, &context).await,
+                    Ok((admitted, context)) => service.say(conversation_id, admitted, &context).await,
                     Err(problem) => Err(problem),
                 }
             }))

@@ -1,11 +1,13 @@
 //! What gateways are answered, and that nobody else is.
 
+use domain::user::Role;
 use http::Request;
 use platform::auth::Caller;
 use platform::internal::{
-    self, Advance, Conversations, Heads, MessagesSent, Outcome, Positions, ReceiptsTaken, SendMessages, Spoken,
-    TakeReceipts,
+    self, Advance, AuditReading, Conversations, Heads, MessagesSent, Outcome, Positions, ReceiptsTaken, SendMessages,
+    Spoken, TakeReceipts,
 };
+use schemas::AuditFilters;
 use schemas::rest::{AdvanceReceipt, SendMessage};
 use serde_json::json;
 use time::OffsetDateTime;
@@ -42,7 +44,7 @@ async fn to_strangers_there_is_nothing() {
     let api = Api::new().await;
     let ann = api.user("ann").await;
     let nowhere = api.post("/internal/v1/nowhere", Some(&ann), json!({})).await.is(404);
-    for path in [SEND, ADVANCE, TAKE_RECEIPTS, HEADS, POSITIONS] {
+    for path in [SEND, ADVANCE, TAKE_RECEIPTS, HEADS, POSITIONS, READ_AUDIT] {
         let refused = [
             api.post(path, None, json!({})).await,
             api.post(path, Some(&ann), json!({})).await,
@@ -92,7 +94,7 @@ async fn each_message_has_its_own_outcome_and_leaves_no_trace_of_the_call() {
     assert_eq!(statuses, [201, 404, 401, 422]);
     let stored = api.log().await.into_iter().find(|event| event.event_type == "message.sent").unwrap();
     let metadata = serde_json::to_string(&stored.metadata).unwrap();
-    assert!(!metadata.contains("traceparent"), "{metadata}");
+    assert_eq!(metadata, json!({"session_id": ann.session_id}).to_string(), "but whose session it was");
     api.internal(SEND, SendMessages { conversation_id: direct, messages: vec![] }).await.ok();
     let flood = (0..=internal::MOST_MESSAGES).map(|_| saying(&ann, "a")).collect();
     api.internal(SEND, SendMessages { conversation_id: direct, messages: flood }).await.is(422);
@@ -138,4 +140,26 @@ async fn tells_how_far_it_has_got() {
     assert_eq!(positions.positions, api.service.positions().await.unwrap());
     let flood = Conversations { conversation_ids: vec![direct; internal::MOST_CONVERSATIONS + 1] };
     api.internal(HEADS, flood).await.is(422);
+}
+
+#[tokio::test]
+async fn a_reading_of_the_audit_is_taken_down_for_operators_alone() {
+    let api = Api::new().await;
+    let ann = api.user("ann").await;
+    let filters = AuditFilters { event_type: Some("user.registered".to_owned()), ..AuditFilters::default() };
+    let reading = || internal::ReadAudit {
+        caller: caller(&ann),
+        correlation_id: Some("looking".to_owned()),
+        filters: filters.clone(),
+    };
+    api.internal(READ_AUDIT, reading()).await.is(403);
+    crate::set_role(api.service.store(), ann.user_id, Role::Operator, true).await.unwrap();
+    let taken: AuditReading = serde_json::from_value(api.internal(READ_AUDIT, reading()).await.ok().body).unwrap();
+    let read = api.log().await.into_iter().find(|event| event.event_type == "user.audit_read").unwrap();
+    assert_eq!((read.key, taken.position.places()[0].position), (ann.user_id, read.position));
+    let context = read.metadata.unwrap();
+    assert_eq!((context.correlation_id.as_deref(), context.session_id), (Some("looking"), Some(ann.session_id)));
+    crate::set_role(api.service.store(), ann.user_id, Role::Operator, false).await.unwrap();
+    api.internal(READ_AUDIT, reading()).await.is(403);
+    assert_eq!(api.events("user.audit_read").await, 1);
 }

@@ -50,9 +50,10 @@ mod tests {
     use axum::body::Body;
     use http::{Request, StatusCode};
     use platform::http::surface::{Entry, SURFACE};
+    use serde_json::json;
 
     use super::*;
-    use crate::testing::Api;
+    use crate::testing::{Api, PASSWORD};
 
     const WRITES: [&str; 4] = ["DELETE", "PATCH", "POST", "PUT"];
 
@@ -88,6 +89,33 @@ mod tests {
                 assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
             }
         }
+    }
+
+    #[tokio::test]
+    async fn events_say_by_which_session_they_were_caused() {
+        let api = Api::new().await;
+        let [ann, ben] = api.users(["ann", "ben"]).await;
+        let group = api.post("/v1/conversations", Some(&ann), json!({"type": "group", "name": "g"})).await.created();
+        let group = format!("/v1/conversations/{}", group["conversation_id"].as_str().unwrap());
+        let member = format!("{group}/members/{}", ben.user_id);
+        api.patch(&group, &ann, json!({"name": "h"})).await.ok();
+        api.put(&member, &ann, json!({"role": "member"})).await.ok();
+        api.delete(&member, &ann).await.ok();
+        let message = json!({"message_id": uuid::Uuid::now_v7(), "content": "hello"});
+        api.post(&format!("{group}/messages"), Some(&ann), message).await.created();
+        api.put(&format!("{group}/receipts/me"), &ann, json!({"read_to": 5})).await.ok();
+        api.patch("/v1/users/me", &ann, json!({"display_name": "Ann"})).await.ok();
+        let password = json!({"current_password": PASSWORD, "new_password": "battery staple"});
+        api.put("/v1/users/me/password", &ann, password).await.ok();
+        api.delete("/v1/sessions/current", &ann).await.is(204);
+        let mut seen = 0;
+        for event in api.log().await {
+            let session = event.metadata.as_ref().and_then(|context| context.session_id);
+            let expected = !["user.registered", "session.started"].contains(&&*event.event_type);
+            assert_eq!(session, expected.then_some(ann.session_id), "{}", event.event_type);
+            seen += usize::from(expected);
+        }
+        assert!(seen >= 9, "{seen}");
     }
 
     #[tokio::test]

@@ -22,6 +22,23 @@ events! {
 
 from_bodies!(SessionEvent: Started, Refreshed, Revoked, ReuseDetected);
 
+/// Where a session is used from, as far as that is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// The network address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// What program it says that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<String>,
+}
+
+impl Client {
+    fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A user logged in on a device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Started {
@@ -37,6 +54,9 @@ pub struct Started {
     /// When the session ends however often it is refreshed.
     #[serde(with = "time::serde::rfc3339")]
     pub ends_at: OffsetDateTime,
+    /// Where from.
+    #[serde(default, skip_serializing_if = "Client::is_unknown")]
+    pub client: Client,
 }
 
 /// The refresh token was exchanged for its successor.
@@ -52,6 +72,9 @@ pub struct Refreshed {
     /// When the exchange was made; a replay is forgiven for a moment from here.
     #[serde(with = "time::serde::rfc3339")]
     pub rotated_at: OffsetDateTime,
+    /// Where from.
+    #[serde(default, skip_serializing_if = "Client::is_unknown")]
+    pub client: Client,
 }
 
 /// Its tokens are refused from now on.
@@ -84,4 +107,7 @@ pub struct ReuseDetected {
     pub device_id: Uuid,
     /// Which of the family's tokens came: 0 is the one of the log-in.
     pub generation: u32,
+    /// Where from.
+    #[serde(default, skip_serializing_if = "Client::is_unknown")]
+    pub client: Client,
 }

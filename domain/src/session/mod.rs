@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-pub use event::{Refreshed, ReuseDetected, RevokeReason, Revoked, SessionEvent, Started};
+pub use event::{Client, Refreshed, ReuseDetected, RevokeReason, Revoked, SessionEvent, Started};
 
 use crate::kernel::aggregate;
 
@@ -66,6 +66,8 @@ pub struct Refresh {
     pub now: OffsetDateTime,
     /// How long after an exchange its replay by the same device is forgiven.
     pub grace: Duration,
+    /// Where the token came from.
+    pub client: Client,
 }
 
 /// Why a session command was refused.
@@ -124,6 +126,7 @@ impl Session {
                     refresh_hash: refresh.successor_hash.clone(),
                     refresh_expires_at: refresh.successor_expires_at.min(family.ends_at),
                     rotated_at: refresh.now,
+                    client: refresh.client.clone(),
                 }
                 .into(),
             ]);
@@ -135,9 +138,9 @@ impl Session {
         if replay {
             return Ok(vec![]);
         }
-        let device_id = family.device_id;
+        let (device_id, client) = (family.device_id, refresh.client.clone());
         Ok(vec![
-            ReuseDetected { device_id, generation: refresh.generation }.into(),
+            ReuseDetected { device_id, generation: refresh.generation, client }.into(),
             Revoked { device_id, reason: RevokeReason::Reuse }.into(),
         ])
     }
@@ -214,8 +217,13 @@ mod tests {
             refresh_hash: hash(0),
             refresh_expires_at: LOGIN + Duration::hours(24),
             ends_at: LOGIN + Duration::days(30),
+            client: Client::default(),
         }
         .into()
+    }
+
+    fn client() -> Client {
+        Client { address: Some("10.0.0.1".into()), user_agent: Some("phone".into()) }
     }
 
     fn refreshed(generation: u32, after: Duration) -> SessionEvent {
@@ -224,6 +232,7 @@ mod tests {
             refresh_hash: hash(generation),
             refresh_expires_at: LOGIN + after + Duration::hours(24),
             rotated_at: LOGIN + after,
+            client: client(),
         }
         .into()
     }
@@ -237,12 +246,13 @@ mod tests {
             successor_expires_at: LOGIN + after + Duration::hours(24),
             now: LOGIN + after,
             grace: Duration::seconds(10),
+            client: client(),
         }
     }
 
     fn reuse(generation: u32) -> Vec<SessionEvent> {
         vec![
-            ReuseDetected { device_id: DEVICE, generation }.into(),
+            ReuseDetected { device_id: DEVICE, generation, client: client() }.into(),
             Revoked { device_id: DEVICE, reason: RevokeReason::Reuse }.into(),
         ]
     }

@@ -14,10 +14,14 @@ events! {
         "user.profile_changed", 1 => ProfileChanged(ProfileChanged),
         /// The password changed.
         "user.password_changed", 1 => PasswordChanged(PasswordChanged),
+        /// The user may do more from now on.
+        "user.role_granted", 1 => RoleGranted(RoleGranted),
+        /// The user may do so no longer.
+        "user.role_revoked", 1 => RoleRevoked(RoleRevoked),
     }
 }
 
-from_bodies!(UserEvent: Registered, ProfileChanged, PasswordChanged);
+from_bodies!(UserEvent: Registered, ProfileChanged, PasswordChanged, RoleGranted, RoleRevoked);
 
 /// The account was made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,4 +50,26 @@ pub struct ProfileChanged {
 pub struct PasswordChanged {
     /// Argon2id, PHC string format.
     pub password_hash: String,
+}
+
+/// What a user may do beside what every user may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Reads the audit.
+    Operator,
+}
+
+/// The user may do more from now on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoleGranted {
+    /// As what.
+    pub role: Role,
+}
+
+/// The user may do so no longer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoleRevoked {
+    /// As what.
+    pub role: Role,
 }

@@ -1,11 +1,13 @@
-//! A user's account: names, profile, password.
+//! A user's account: names, profile, password, roles.
 
 mod event;
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use event::{PasswordChanged, ProfileChanged, Registered, UserEvent};
+pub use event::{PasswordChanged, ProfileChanged, Registered, Role, RoleGranted, RoleRevoked, UserEvent};
 
 use crate::kernel::aggregate;
 
@@ -26,6 +28,9 @@ pub struct Account {
     pub avatar_file_id: Option<Uuid>,
     /// Argon2id, PHC string format.
     pub password_hash: String,
+    /// What the user may do beside what every user may.
+    #[serde(default)]
+    pub roles: BTreeSet<Role>,
 }
 
 /// What can be asked of an account.
@@ -51,6 +56,13 @@ pub enum UserCommand {
         checked_against: String,
         /// Argon2id, PHC string format.
         password_hash: String,
+    },
+    /// Give a role, or take it.
+    SetRole {
+        /// Which.
+        role: Role,
+        /// Whether the user has it from now on.
+        granted: bool,
     },
 }
 
@@ -80,6 +92,11 @@ impl User {
         self.account.as_ref()
     }
 
+    /// Whether there is such an account, and it has a role.
+    pub fn has(&self, role: Role) -> bool {
+        self.account.as_ref().is_some_and(|account| account.roles.contains(&role))
+    }
+
     /// Decides `command`; no event means that all is so already.
     pub fn decide(&self, command: UserCommand) -> Result<Vec<UserEvent>, UserRefusal> {
         match command {
@@ -90,6 +107,7 @@ impl User {
             UserCommand::ChangePassword { checked_against, password_hash } => {
                 self.change_password(&checked_against, password_hash)
             }
+            UserCommand::SetRole { role, granted } => self.set_role(role, granted),
         }
     }
 
@@ -128,6 +146,15 @@ impl User {
         Ok(vec![PasswordChanged { password_hash }.into()])
     }
 
+    fn set_role(&self, role: Role, granted: bool) -> Result<Vec<UserEvent>, UserRefusal> {
+        let account = self.account.as_ref().ok_or(UserRefusal::Unknown)?;
+        Ok(match (account.roles.contains(&role), granted) {
+            (false, true) => vec![RoleGranted { role }.into()],
+            (true, false) => vec![RoleRevoked { role }.into()],
+            (true, true) | (false, false) => vec![],
+        })
+    }
+
     fn evolve(&mut self, event: UserEvent) {
         match event {
             UserEvent::Registered(made) => {
@@ -136,6 +163,7 @@ impl User {
                     display_name: made.display_name,
                     avatar_file_id: None,
                     password_hash: made.password_hash,
+                    roles: BTreeSet::new(),
                 });
             }
             UserEvent::ProfileChanged(profile) => {
@@ -147,6 +175,16 @@ impl User {
             UserEvent::PasswordChanged(password) => {
                 if let Some(account) = &mut self.account {
                     account.password_hash = password.password_hash;
+                }
+            }
+            UserEvent::RoleGranted(granted) => {
+                if let Some(account) = &mut self.account {
+                    account.roles.insert(granted.role);
+                }
+            }
+            UserEvent::RoleRevoked(revoked) => {
+                if let Some(account) = &mut self.account {
+                    account.roles.remove(&revoked.role);
                 }
             }
         }
@@ -230,5 +268,22 @@ mod tests {
             .given(vec![ann().into(), changed.into()])
             .when(change("hash 1"))
             .then_expect_error(UserRefusal::PasswordMoved);
+    }
+    #[test]
+    fn a_role_is_given_and_taken_once() {
+        let set = |granted| UserCommand::SetRole { role: Role::Operator, granted };
+        let (given, taken) = (RoleGranted { role: Role::Operator }, RoleRevoked { role: Role::Operator });
+        let with = |mut events: Vec<UserEvent>| {
+            events.insert(0, ann().into());
+            TestFramework::<User>::with(()).given(events)
+        };
+        with(vec![]).when(set(true)).then_expect_events(vec![given.clone().into()]);
+        with(vec![given.clone().into()]).when(set(true)).then_expect_events(vec![]);
+        with(vec![given.clone().into()]).when(set(false)).then_expect_events(vec![taken.clone().into()]);
+        with(vec![given.into(), taken.into()]).when(set(false)).then_expect_events(vec![]);
+        TestFramework::<User>::with(())
+            .given_no_previous_events()
+            .when(set(true))
+            .then_expect_error(UserRefusal::Unknown);
     }
 }

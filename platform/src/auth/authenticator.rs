@@ -232,7 +232,10 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        Ok(Authenticator::from_ref(state).caller(&parts.headers)?)
+        let caller = Authenticator::from_ref(state).caller(&parts.headers)?;
+        // For whoever is taken from the request after it: its context says by which session it came.
+        parts.extensions.insert(caller);
+        Ok(caller)
     }
 }
 

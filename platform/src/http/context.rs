@@ -9,6 +9,8 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use uuid::Uuid;
 
+use crate::auth::Caller;
+
 /// The header that carries the correlation id.
 pub(super) const REQUEST_ID: &str = "x-request-id";
 /// The header that carries the W3C trace context.
@@ -67,6 +69,13 @@ impl RequestContext {
         Self { correlation_id: None, traceparent: None, session_id: None, trace_id: self.trace_id }
     }
 
+    /// The same, of a caller whose session is to stand with the events.
+    #[must_use]
+    pub fn by(mut self, caller: &Caller) -> Self {
+        self.session_id = Some(caller.session_id);
+        self
+    }
+
     /// That of a request with these headers; what is absent or bad is replaced.
     pub fn of(headers: &HeaderMap) -> Self {
         let correlation_id = headers
@@ -104,11 +113,16 @@ impl RequestContext {
     }
 }
 
+/// To be taken after the [`Caller`], where there is one: it then says by which session the request came.
 impl<S: Sync> FromRequestParts<S> for RequestContext {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(Self::current().unwrap_or_else(|| Self::of(&parts.headers)))
+        let context = Self::current().unwrap_or_else(|| Self::of(&parts.headers));
+        Ok(match parts.extensions.get::<Caller>() {
+            Some(caller) => context.by(caller),
+            None => context,
+        })
     }
 }
 

@@ -64,6 +64,7 @@ pub const SURFACE: &[Entry] = &[
     guarded("/v1/conversations/{conversation_id}/messages/{message_id}", "GET, HEAD"),
     guarded("/v1/conversations/{conversation_id}/messages/{message_id}/receipts", "GET, HEAD"),
     guarded("/v1/conversations/{conversation_id}/receipts", "GET, HEAD"),
+    guarded("/v1/audit", "GET, HEAD"),
     guarded("/v1/ws", "GET, HEAD"),
     open("/.well-known/jwks.json", "GET, HEAD"),
     open("/openapi.json", "GET, HEAD"),
@@ -84,6 +85,7 @@ const INTERNAL: &[Entry] = &[
     guarded(internal::TAKE_RECEIPTS, "POST"),
     guarded(internal::HEADS, "POST"),
     guarded(internal::POSITIONS, "POST"),
+    guarded(internal::READ_AUDIT, "POST"),
 ];
 
 /// The entry of a path among what processes of one installation ask each other, if it takes `method`.

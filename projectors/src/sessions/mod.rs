@@ -66,6 +66,9 @@ fn collapse(batch: &[Arc<Record>]) -> HashMap<Uuid, Change<'_>> {
             | Event::UserRegistered(_)
             | Event::UserProfileChanged(_)
             | Event::UserPasswordChanged(_)
+            | Event::UserRoleGranted(_)
+            | Event::UserRoleRevoked(_)
+            | Event::AuditRead(_)
             | Event::Numbered(_)
             | Event::MessageDelivered(_)
             | Event::MessageRead(_) => {}

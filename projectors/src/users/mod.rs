@@ -1,10 +1,10 @@
-//! Projection `users`: accounts as others see them.
+//! Projection `users`: accounts as others see them, and what each may do beside.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use schemas::{Event, Record, Topic, UserProfileChanged, UserRegistered};
+use schemas::{Event, Record, Topic, UserProfileChanged, UserRegistered, UserRole};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -16,6 +16,9 @@ pub(crate) struct Users;
 /// What a batch says of one user.
 #[derive(Clone, Copy, Default)]
 struct Change<'a> {
+    user_id: Uuid,
+    /// Whether they are an operator now, where that changed.
+    operator: Option<bool>,
     registered: Option<&'a UserRegistered>,
     profile: Option<&'a UserProfileChanged>,
 }
@@ -30,7 +33,8 @@ impl Projection for Users {
         let changes = collapse(batch);
         register(connection, changes.iter().filter_map(|change| Some((change.registered?, change.profile)))).await?;
         let profiles = changes.iter().filter(|change| change.registered.is_none());
-        change(connection, profiles.filter_map(|change| change.profile)).await
+        change(connection, profiles.filter_map(|change| change.profile)).await?;
+        set_roles(connection, changes.iter().filter_map(|change| Some((change.user_id, change.operator?)))).await
     }
 }
 
@@ -39,10 +43,18 @@ fn collapse(batch: &[Arc<Record>]) -> Vec<Change<'_>> {
     for record in batch {
         match &record.event {
             Event::UserRegistered(registered) => {
-                changes.insert(registered.user_id, Change { registered: Some(registered), profile: None });
+                let change = change_of(&mut changes, registered.user_id);
+                *change = Change { user_id: registered.user_id, registered: Some(registered), ..Change::default() };
             }
-            Event::UserProfileChanged(profile) => changes.entry(profile.user_id).or_default().profile = Some(profile),
+            Event::UserProfileChanged(profile) => change_of(&mut changes, profile.user_id).profile = Some(profile),
+            Event::UserRoleGranted(granted) => match granted.role {
+                UserRole::Operator => change_of(&mut changes, granted.user_id).operator = Some(true),
+            },
+            Event::UserRoleRevoked(revoked) => match revoked.role {
+                UserRole::Operator => change_of(&mut changes, revoked.user_id).operator = Some(false),
+            },
             Event::UserPasswordChanged(_)
+            | Event::AuditRead(_)
             | Event::SessionStarted(_)
             | Event::SessionRefreshed(_)
             | Event::SessionRevoked(_)
@@ -53,6 +65,10 @@ fn collapse(batch: &[Arc<Record>]) -> Vec<Change<'_>> {
         }
     }
     changes.into_values().collect()
+}
+
+fn change_of<'m, 'a>(changes: &'m mut HashMap<Uuid, Change<'a>>, user_id: Uuid) -> &'m mut Change<'a> {
+    changes.entry(user_id).or_insert(Change { user_id, ..Change::default() })
 }
 
 async fn register<'a>(
@@ -79,7 +95,8 @@ async fn register<'a>(
          SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::uuid[], \
                               $7::timestamptz[]) \
          ON CONFLICT (user_id) DO UPDATE SET username = excluded.username, display_name = excluded.display_name, \
-            display_name_folded = excluded.display_name_folded, email = excluded.email, avatar_file_id = excluded.avatar_file_id, created_at = excluded.created_at",
+            display_name_folded = excluded.display_name_folded, email = excluded.email, \
+            avatar_file_id = excluded.avatar_file_id, created_at = excluded.created_at, is_operator = excluded.is_operator",
     )
     .bind(ids)
     .bind(usernames)
@@ -120,6 +137,25 @@ async fn change<'a>(
     Ok(())
 }
 
+async fn set_roles(
+    connection: &mut PgConnection,
+    changed: impl Iterator<Item = (Uuid, bool)>,
+) -> Result<(), ApplyError> {
+    let (ids, operators): (Vec<Uuid>, Vec<bool>) = changed.unzip();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE users t SET is_operator = u.is_operator \
+           FROM unnest($1::uuid[], $2::boolean[]) AS u(user_id, is_operator) WHERE t.user_id = u.user_id",
+    )
+    .bind(ids)
+    .bind(operators)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Names as search compares them.
 fn folded(names: &[Option<&str>]) -> Vec<Option<String>> {
     names.iter().map(|name| name.map(str::to_lowercase)).collect()
@@ -128,7 +164,7 @@ fn folded(names: &[Option<&str>]) -> Vec<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Bench, ann, profile, registered};
+    use crate::testing::{Bench, ann, profile, registered, role};
 
     #[tokio::test]
     async fn a_profile_changes_with_its_account_or_after_it() {
@@ -149,5 +185,20 @@ mod tests {
                 (Uuid::from_u128(2), "Benjamin".into(), Some("benjamin".into()), "ben@example.org".into()),
             ]
         );
+    }
+    #[tokio::test]
+    async fn roles_are_as_they_were_set_last() {
+        let bench = Bench::new(&Users).await;
+        bench.keep(registered(1, "ann"));
+        bench.keep(role(1, true));
+        bench.keep(registered(2, "ben"));
+        bench.apply().await;
+        let operators = async || bench.rows::<(Uuid,)>("SELECT user_id FROM users WHERE is_operator").await;
+        assert_eq!(operators().await, [(ann(),)]);
+        bench.keep(role(1, false));
+        bench.keep(role(2, false));
+        bench.keep(role(2, true));
+        bench.apply().await;
+        assert_eq!(operators().await, [(Uuid::from_u128(2),)]);
     }
 }

@@ -27,6 +27,7 @@ use crate::refusals::NotThere;
         (name = "sessions", description = "Logging in, and what it opened."),
         (name = "conversations", description = "Direct ones and groups, their members, and how far each has got."),
         (name = "messages", description = "What was said."),
+        (name = "operators", description = "What operators look at."),
         (name = "live", description = "The WebSocket."),
         (name = "about", description = "Keys and descriptions."),
         (name = "operations", description = "Health and figures; not routed out."),

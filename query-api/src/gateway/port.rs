@@ -1,11 +1,11 @@
-//! What the gateway asks of the command side, wherever that runs.
+//! What this side asks of the command side, wherever that runs: the gateway, and whoever reads the audit.
 
 use std::collections::HashMap;
 
 use async_trait::async_trait;
 use platform::auth::Caller;
-use schemas::Position;
 use schemas::rest::{AdvanceReceipt, MessageSent, Problem, SendMessage};
+use schemas::{AuditFilters, Position, PositionToken};
 use uuid::Uuid;
 
 /// The command side, as the gateway sees it.
@@ -29,6 +29,15 @@ pub trait CommandPort: Send + Sync + 'static {
 
     /// The number of the last committed event of each of these conversations; those that are unknown are left out.
     async fn heads(&self, conversations: &[Uuid]) -> Result<HashMap<Uuid, u64>, Problem>;
+
+    /// Takes down that a caller reads the audit, under a correlation id; refuses one who may not. Answers once it is
+    /// committed, and where.
+    async fn read_audit(
+        &self,
+        caller: &Caller,
+        correlation_id: Option<&str>,
+        filters: AuditFilters,
+    ) -> Result<PositionToken, Problem>;
 
     /// The last committed position of each shard of the conversations' topic.
     async fn positions(&self) -> Result<Vec<Position>, Problem>;

@@ -1,6 +1,8 @@
 //! The endpoints over a real PostgreSQL, through the router and the HTTP frame; each test writes the read models itself.
 
+mod audit;
 mod cached;
+mod commands;
 mod conversations;
 mod describes;
 mod freshness;
@@ -27,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use uuid::Uuid;
 
+use self::commands::Commands;
 use crate::{Dependencies, Dependency, Documents, Operations, QueryState};
 
 /// The session of everybody's token.
@@ -37,6 +40,7 @@ pub(crate) struct World {
     database: Database,
     authenticator: Authenticator,
     applied: AppliedPositions,
+    pub(crate) commands: Arc<Commands>,
     router: Router,
 }
 
@@ -89,6 +93,7 @@ impl World {
         let revocations = Revocations::open(pool.clone(), settings.access_ttl, CancellationToken::new()).await.unwrap();
         let authenticator = Authenticator::new(keyring, revocations, settings);
         let applied = AppliedPositions::default();
+        let commands = Arc::new(Commands::default());
         let queries = PgPoolOptions::new()
             .max_connections(5)
             .connect_with(crate::steady_plans(database.options()))
@@ -99,12 +104,13 @@ impl World {
             applied: applied.clone(),
             authenticator: authenticator.clone(),
             shard_of: Arc::new(|_| 3),
+            commands: commands.clone(),
             documents: Documents::of([crate::openapi()]).unwrap(),
             answers,
         });
         let operations = Operations::new([Dependency::postgres(pool)], || "parlance_up 1\n".to_owned());
         let router = platform::http::frame(crate::router(state).merge(crate::operations_router(operations)));
-        Self { database, authenticator, applied, router }
+        Self { database, authenticator, applied, commands, router }
     }
 
     pub(crate) fn pool(&self) -> &PgPool {

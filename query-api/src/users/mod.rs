@@ -33,5 +33,6 @@ fn user(row: &PgRow) -> Result<User, sqlx::Error> {
         created_at: row.try_get(4)?,
         last_seen: None,
         email: None,
+        roles: None,
     })
 }

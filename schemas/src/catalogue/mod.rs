@@ -15,8 +15,9 @@ pub use schema::{DIALECT, text};
 pub(crate) use schema::{named, reference};
 
 use crate::{
-    ConversationCreated, ConversationRenamed, DEFAULT_BASE, MemberJoined, MemberLeft, MemberRoleChanged, Message,
-    ReceiptMoved, SessionChanged, SettingsChanged, Topic, UserChanged, UserProfileChanged, UserRegistered,
+    AuditRead, ConversationCreated, ConversationRenamed, DEFAULT_BASE, MemberJoined, MemberLeft, MemberRoleChanged,
+    Message, ReceiptMoved, SessionChanged, SettingsChanged, Topic, UserChanged, UserProfileChanged, UserRegistered,
+    UserRoleChanged,
 };
 
 /// A type of event.
@@ -109,37 +110,61 @@ event_types! {
         named::<UserChanged>,
         fixture!("user.password_changed/1/changed"),
     );
+    USER_ROLE_GRANTED = of(
+        Topic::Users,
+        "user.role_granted",
+        FIRST,
+        "A user may do more from now on.",
+        named::<UserRoleChanged>,
+        fixture!("user.role_granted/1/operator"),
+    );
+    USER_ROLE_REVOKED = of(
+        Topic::Users,
+        "user.role_revoked",
+        FIRST,
+        "A user may do so no longer.",
+        named::<UserRoleChanged>,
+        fixture!("user.role_revoked/1/operator"),
+    );
+    USER_AUDIT_READ = of(
+        Topic::Users,
+        "user.audit_read",
+        FIRST,
+        "An operator read the audit.",
+        named::<AuditRead>,
+        fixture!("user.audit_read/1/filtered"),
+    );
     SESSION_STARTED = of(
         Topic::Users,
         "session.started",
-        FIRST,
+        &[include_str!("../../json/session.started/1.json")],
         "Somebody logged in on a device.",
         named::<SessionChanged>,
-        fixture!("session.started/1/named_device"),
+        fixture!("session.started/2/named_device"),
     );
     SESSION_REFRESHED = of(
         Topic::Users,
         "session.refreshed",
-        FIRST,
+        &[include_str!("../../json/session.refreshed/1.json")],
         "A session goes on.",
         named::<SessionChanged>,
-        fixture!("session.refreshed/1/refreshed"),
+        fixture!("session.refreshed/2/refreshed"),
     );
     SESSION_REVOKED = of(
         Topic::Users,
         "session.revoked",
-        FIRST,
+        &[include_str!("../../json/session.revoked/1.json")],
         "A session ended.",
         named::<SessionChanged>,
-        fixture!("session.revoked/1/logged_out"),
+        fixture!("session.revoked/2/logged_out"),
     );
     SESSION_REUSE_DETECTED = of(
         Topic::Users,
         "session.reuse_detected",
-        FIRST,
+        &[include_str!("../../json/session.reuse_detected/1.json")],
         "A spent refresh token was used again; `session.revoked` follows.",
         named::<SessionChanged>,
-        fixture!("session.reuse_detected/1/detected"),
+        fixture!("session.reuse_detected/2/detected"),
     );
     CONVERSATION_CREATED = numbered(
         "conversation.created",

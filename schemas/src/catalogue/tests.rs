@@ -8,6 +8,7 @@ use super::*;
 use crate::conversation::{Body, History, InitialMember, Kind, Numbered, Role};
 use crate::event::Event;
 use crate::validation::violations;
+use crate::{AuditFilters, UserRole};
 
 const AT: time::OffsetDateTime = datetime!(2026-11-22 20:35:42.007 UTC);
 const ID: Uuid = Uuid::from_u128(0x0190_f3a1_7c00_7000_8000_0000_0000_0001);
@@ -28,7 +29,16 @@ pub(crate) fn samples() -> Vec<Event> {
 }
 
 fn after(event: &Event) -> Option<Event> {
-    let session = SessionChanged { user_id: ID, session_id: ID, device_id: ID, device_name: None, at: AT };
+    let session = SessionChanged {
+        user_id: ID,
+        session_id: ID,
+        device_id: ID,
+        device_name: None,
+        address: Some("10.0.0.1".into()),
+        user_agent: None,
+        at: AT,
+    };
+    let role = UserRoleChanged { user_id: ID, role: UserRole::Operator, at: AT };
     let receipt = ReceiptMoved {
         conversation_id: ID,
         user_id: ID,
@@ -47,7 +57,14 @@ fn after(event: &Event) -> Option<Event> {
             at: AT,
         }),
         Event::UserProfileChanged(_) => Event::UserPasswordChanged(UserChanged { user_id: ID, at: AT }),
-        Event::UserPasswordChanged(_) => Event::SessionStarted(session),
+        Event::UserPasswordChanged(_) => Event::UserRoleGranted(role),
+        Event::UserRoleGranted(_) => Event::UserRoleRevoked(role),
+        Event::UserRoleRevoked(_) => Event::AuditRead(AuditRead {
+            user_id: ID,
+            filters: AuditFilters { event_type: Some("user.registered".into()), ..AuditFilters::default() },
+            at: AT,
+        }),
+        Event::AuditRead(_) => Event::SessionStarted(session),
         Event::SessionStarted(_) => Event::SessionRefreshed(session),
         Event::SessionRefreshed(_) => Event::SessionRevoked(session),
         Event::SessionRevoked(_) => Event::SessionReuseDetected(session),

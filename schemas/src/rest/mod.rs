@@ -10,6 +10,6 @@ pub use command::{
 };
 pub use problem::{FieldError, Problem};
 pub use query::{
-    Conversation, Delivery, DependencyHealth, Health, HealthStatus, Member, MemberReceipt, MemberState, MessageView,
-    Page, Reaction, Session, User,
+    AuditEntry, Conversation, Delivery, DependencyHealth, Health, HealthStatus, Member, MemberReceipt, MemberState,
+    MessageView, Page, Reaction, Session, User,
 };

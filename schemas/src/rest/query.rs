@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{Kind, Message, Role, rfc3339_ms};
+use crate::{Kind, Message, PositionToken, Role, UserRole, rfc3339_ms};
 
 /// A page of a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -40,6 +40,9 @@ pub struct User {
     /// As given at registration; only to the user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
+    /// What the user may do beside what every user may; only to the user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles: Option<Vec<UserRole>>,
 }
 
 /// A session of one's own.
@@ -171,6 +174,43 @@ pub struct MemberReceipt {
     pub delivered_to: u64,
     /// Everything up to this `seq` was read by them.
     pub read_to: u64,
+}
+
+/// An entry of the audit: who did what to what, when, from where.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AuditEntry {
+    /// Where the event stands.
+    #[schema(value_type = String)]
+    pub position: PositionToken,
+    /// The event.
+    pub event_id: Uuid,
+    /// When.
+    #[serde(with = "rfc3339_ms")]
+    #[schema(value_type = String, format = DateTime)]
+    pub at: OffsetDateTime,
+    /// The event's type.
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// Who did it; null where no user did.
+    pub actor_id: Option<Uuid>,
+    /// The actor's username, where known.
+    pub actor_username: Option<String>,
+    /// What it was done to: `user`, `session`, `conversation` or `message`.
+    pub object_type: String,
+    /// Which.
+    pub object_id: Uuid,
+    /// In which conversation.
+    pub conversation_id: Option<Uuid>,
+    /// By which session, where known.
+    pub session_id: Option<Uuid>,
+    /// By which device, where the event says.
+    pub device_id: Option<Uuid>,
+    /// From which network address, where the event says: those of the session do.
+    pub address: Option<String>,
+    /// What program the client said that it was, where the event says.
+    pub user_agent: Option<String>,
+    /// The same for all that one request caused.
+    pub correlation_id: String,
 }
 
 /// `GET /health/live` and `/health/ready`

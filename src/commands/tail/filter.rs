@@ -2,7 +2,6 @@
 
 use schemas::catalogue::EVENT_TYPES;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 /// What an event has to be for it to be printed.
 #[derive(Clone, Copy)]
@@ -27,15 +26,12 @@ pub(super) fn parse_type(text: &str) -> Result<String, String> {
     Err(format!("there is no such type of event; there are {}", known.join(", ")))
 }
 
-pub(super) fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
-    OffsetDateTime::parse(text, &Rfc3339).map_err(|error| format!("not an RFC 3339 time: {error}"))
-}
-
 #[cfg(test)]
 mod tests {
     use time::macros::datetime;
 
     use super::*;
+    use crate::commands::parse_time;
 
     #[test]
     fn a_type_and_a_time_narrow_it_down() {

@@ -17,9 +17,10 @@ use time::OffsetDateTime;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use self::filter::{Filter, parse_time, parse_type};
+use self::filter::{Filter, parse_type};
 use self::output::{Lines, Output};
 use self::place::From;
+use super::parse_time;
 use crate::database::Database;
 use crate::server::schema_base;
 

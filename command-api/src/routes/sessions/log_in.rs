@@ -8,7 +8,7 @@ use schemas::rest::{LogIn, SessionTokens};
 use time::Duration;
 use uuid::Uuid;
 
-use crate::address::ClientAddress;
+use crate::address::{ClientAddress, Whence};
 use crate::answer::Answer;
 use crate::commands::{DEVICES, EMAILS, LiveSession, StartRefusal, StartSession, USERNAMES, device_key};
 use crate::docs::BodyProblems;
@@ -37,6 +37,7 @@ const MOST_RACES: u32 = 8;
 pub(crate) async fn log_in(
     State(service): State<Service>,
     address: ClientAddress,
+    Whence(client): Whence,
     context: RequestContext,
     Json(body): Json<LogIn>,
 ) -> Result<Answer<SessionTokens>, Problem> {
@@ -72,6 +73,7 @@ pub(crate) async fn log_in(
             refresh_hash: hash(&refresh.text(service.authenticator().keyring())),
             refresh_ttl: Duration::try_from(settings.refresh_ttl).unwrap_or(Duration::DAY),
             session_ttl: Duration::try_from(settings.session_ttl).unwrap_or(Duration::DAY),
+            client: client.clone(),
             checked_against: password_hash.clone().unwrap_or_default(),
             previous,
         };

@@ -6,6 +6,7 @@ use platform::http::{Json, Problem, RequestContext};
 use schemas::rest::{Refresh, SessionTokens};
 use time::Duration;
 
+use crate::address::Whence;
 use crate::answer::Answer;
 use crate::commands::{LiveSession, RefreshRefusal, RefreshSession};
 use crate::docs::BodyProblems;
@@ -27,6 +28,7 @@ use crate::service::Service;
 )]
 pub(crate) async fn refresh(
     State(service): State<Service>,
+    Whence(client): Whence,
     context: RequestContext,
     Json(body): Json<Refresh>,
 ) -> Result<Answer<SessionTokens>, Problem> {
@@ -48,6 +50,7 @@ pub(crate) async fn refresh(
         device_id: body.device_id,
         refresh_ttl: Duration::try_from(settings.refresh_ttl).unwrap_or(Duration::DAY),
         grace: Duration::try_from(settings.refresh_grace).unwrap_or(Duration::ZERO),
+        client,
         reused_on: None,
     };
     let mut decided = service.attempt(command.clone(), &context).await?;

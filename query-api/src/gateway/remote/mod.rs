@@ -19,10 +19,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::future::try_join_all;
 use platform::auth::{Caller, Keyring};
-use platform::internal::{self, Advance, Conversations, HEADS, Heads, MOST_CONVERSATIONS, POSITIONS, Positions};
+use platform::internal::{
+    self, Advance, AuditReading, Conversations, HEADS, Heads, MOST_CONVERSATIONS, POSITIONS, Positions, READ_AUDIT,
+    ReadAudit,
+};
 use platform::registry::Members;
-use schemas::Position;
 use schemas::rest::{AdvanceReceipt, MessageSent, Problem, SendMessage};
+use schemas::{AuditFilters, Position, PositionToken};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -91,6 +94,17 @@ impl CommandPort for RemoteCommands {
             self.calls.ask::<Heads>(Whose::Anyone, HEADS, &asked).await
         }));
         Ok(answers.await?.into_iter().flat_map(|answer| answer.heads).collect())
+    }
+
+    async fn read_audit(
+        &self,
+        caller: &Caller,
+        correlation_id: Option<&str>,
+        filters: AuditFilters,
+    ) -> Result<PositionToken, Problem> {
+        let reading = ReadAudit { caller: *caller, correlation_id: correlation_id.map(str::to_owned), filters };
+        let taken: AuditReading = self.calls.ask(Whose::Anyone, READ_AUDIT, &reading).await?;
+        Ok(taken.position)
     }
 
     async fn positions(&self) -> Result<Vec<Position>, Problem> {

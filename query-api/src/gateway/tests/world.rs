@@ -14,8 +14,8 @@ use platform::auth::{AuthSettings, Authenticator, Caller, Keyring, Revocations, 
 use platform::live::{Channel, Hint, InProcessLive, LiveBus, WIDE};
 use schemas::rest::{AdvanceReceipt, MessageSent, Problem, SendMessage};
 use schemas::{
-    Body, ConversationCreated, Event, History, InitialMember, Kind, MemberJoined, MemberLeft, Message, Numbered,
-    Position, ReceiptMoved, Record, Role, Topic,
+    AuditFilters, Body, ConversationCreated, Event, History, InitialMember, Kind, MemberJoined, MemberLeft, Message,
+    Numbered, Position, PositionToken, ReceiptMoved, Record, Role, Topic,
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -131,6 +131,10 @@ impl CommandPort for Port {
     async fn heads(&self, conversations: &[Uuid]) -> Result<HashMap<Uuid, u64>, Problem> {
         let state = self.state.lock().await;
         Ok(conversations.iter().filter_map(|id| Some((*id, *state.heads.get(id)?))).collect())
+    }
+
+    async fn read_audit(&self, _: &Caller, _: Option<&str>, _: AuditFilters) -> Result<PositionToken, Problem> {
+        Err(problem(403))
     }
 
     async fn positions(&self) -> Result<Vec<Position>, Problem> {
