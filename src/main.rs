@@ -1,5 +1,6 @@
 //! The `parlance` binary: subcommands that compose the roles.
 
+mod audit;
 mod commands;
 mod database;
 mod server;
@@ -42,10 +43,7 @@ enum Command {
     /// Give users roles, and take them
     Role(commands::role::Arguments),
     /// Prove that no event was changed, removed or reordered
-    Verify {
-        #[command(flatten)]
-        common: CommonFlags,
-    },
+    Verify(commands::verify::Arguments),
     /// Print events as CloudEvents, one a line, from Kafka where it is configured, else from the log
     Tail(commands::tail::Arguments),
     /// Tell which topics there are, how they have to be, and how they are in Kafka
@@ -98,7 +96,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Rebuild(arguments) => commands::rebuild::run(&arguments).await,
         Command::Audit(arguments) => commands::audit::run(&arguments).await,
         Command::Role(arguments) => commands::role::run(&arguments).await,
-        Command::Verify { common } => commands::verify::run(&common).await,
+        Command::Verify(arguments) => commands::verify::run(&arguments).await,
         Command::Tail(arguments) => commands::tail::run(&arguments).await,
         Command::Topics(arguments) => commands::topics::run(&arguments).await,
         Command::Replay(arguments) => commands::replay::run(&arguments).await,

@@ -201,6 +201,21 @@ pub(crate) async fn read_ranges(
     all(&rows.fetch_all(connection).await?, event)
 }
 
+/// The hashes of a shard's events after a position, up to another, as they are stored.
+pub(crate) async fn hashes(
+    connection: &mut PgConnection,
+    (topic, shard): (LogTopic, u16),
+    after: u64,
+    upto: u64,
+) -> Result<Vec<(u64, Vec<u8>)>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT position, hash FROM log.events \
+          WHERE topic = $1 AND shard = $2 AND position > $3 AND position <= $4 ORDER BY position",
+    );
+    let rows = rows.bind(topic.code()).bind(shard_code(shard)).bind(big(after)).bind(big(upto));
+    all(&rows.fetch_all(connection).await?, |row| Ok((unsigned("position", row.try_get(0)?)?, row.try_get(1)?)))
+}
+
 /// The id of the event at a position.
 pub(crate) async fn event_id_at(
     connection: &mut PgConnection,

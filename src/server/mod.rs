@@ -4,6 +4,7 @@ mod auth;
 mod engines;
 mod in_process;
 mod missing;
+mod notary;
 mod pools;
 mod process;
 mod roles;

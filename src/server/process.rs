@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::auth::Auth;
 use super::engines::{Engines, EventBus};
 use super::in_process::InProcessCommands;
+use super::notary;
 use super::pools::Pools;
 use super::roles::{Role, Roles};
 
@@ -95,6 +96,13 @@ impl Process<'_> {
         }
         if self.roles.want_bus() {
             self.bus(&mut parts, &engines, applied, &log).await?;
+        }
+        if self.roles.has(Role::Relay) {
+            let (signing, health) = notary::open(self.config, &log, &self.pools.state)?;
+            parts.dependencies.push(health);
+            if let Some(signing) = signing {
+                self.essential("notary", signing.run(self.stop()));
+            }
         }
         parts.dependencies.extend(engines.redis.map(redis_dependency));
         Ok(parts)

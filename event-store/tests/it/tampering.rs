@@ -1,7 +1,7 @@
 //! What a forger may do to the log, and what `verify` says to it.
 
 use domain::kernel::LogTopic;
-use event_store::{Context, EventStore, Fault, Options};
+use event_store::{Context, EventStore, Fault, Options, ShardChain, genesis};
 use futures::future::join_all;
 use sqlx::{AssertSqlSafe, Executor};
 use testkit::Database;
@@ -148,4 +148,42 @@ async fn where_rows_lie_on_disk_does_not_matter() {
         assert!(verification.is_sound());
         assert_eq!(verification.events(), 168);
     }
+}
+
+#[tokio::test]
+async fn what_is_known_from_elsewhere_is_compared() {
+    let database = Database::new().await;
+    let store = log_of(&database, 10).await;
+    let log = store.log();
+    let claims = log.claims().await.unwrap();
+    let victim = *claims.iter().max_by_key(|claim| claim.position).unwrap();
+    assert!(log.verify_against(&claims).await.unwrap().is_sound());
+    // Of the hashes on the way, and of those beyond the end.
+    let from = ShardChain { position: 0, chain: genesis(victim.topic, victim.shard), ..victim };
+    let extension = log.extend(&[(from, victim.position)]).await.unwrap().remove(0);
+    assert_eq!((extension.end(), extension.broken), (victim, None));
+    let known = |position: u64| {
+        let chain = extension.hashes[usize::try_from(position).unwrap() - 1];
+        ShardChain { position, chain, ..victim }
+    };
+    assert!(log.verify_against(&[known(2), known(5)]).await.unwrap().is_sound());
+    for (wrong, first) in [
+        (vec![known(2), ShardChain { chain: [7; 32], ..known(4) }, known(5)], 4),
+        (vec![known(5), ShardChain { position: victim.position + 1, ..victim }], victim.position + 1),
+    ] {
+        let found = log.verify_against(&wrong).await.unwrap();
+        assert!(!found.is_sound());
+        let contradicted: Vec<_> = found.shards.iter().filter_map(|shard| shard.contradicted).collect();
+        assert_eq!(contradicted, [first]);
+        assert!(found.shards.iter().all(|shard| shard.fault.is_none()));
+    }
+    // From the middle, and to where nothing is.
+    let rest = log.extend(&[(known(3), victim.position)]).await.unwrap().remove(0);
+    assert_eq!((rest.end(), rest.hashes.len() as u64), (victim, victim.position - 3));
+    let beyond = log.extend(&[(known(3), victim.position + 2)]).await.unwrap().remove(0);
+    assert_eq!(beyond.broken, Some(victim.position + 1));
+    let forged = log.extend(&[(ShardChain { chain: [7; 32], ..known(3) }, 5)]).await.unwrap().remove(0);
+    assert_eq!((forged.broken, forged.hashes.len()), (Some(4), 0));
+    let stored = log.stored_hashes(victim.topic, victim.shard, 2, 4).await.unwrap();
+    assert_eq!(stored, [(3, known(3).chain.to_vec()), (4, known(4).chain.to_vec())]);
 }

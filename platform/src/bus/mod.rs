@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 pub use in_process::{Bounds, InProcessBus};
 pub use kafka::{
-    Difference, KafkaBus, KafkaError, KafkaSettings, RawReader, RawRecord, Start, SurveyedPartition, SurveyedTopic,
-    survey,
+    Difference, KafkaBus, KafkaError, KafkaSettings, LineTopic, RawReader, RawRecord, Start, SurveyedPartition,
+    SurveyedTopic, survey,
 };
 
 /// The producer's and the consumers' side of the event topics.

@@ -30,6 +30,9 @@ const fn secret(key: &'static str, variable: &'static str) -> Setting {
 const SETTINGS: &[Setting] = &[
     setting("listen", "PARLANCE_LISTEN"),
     setting("data_dir", "PARLANCE_DATA_DIR"),
+    setting("audit_key_file", "PARLANCE_AUDIT_KEY_FILE"),
+    setting("audit_file", "PARLANCE_AUDIT_FILE"),
+    setting("audit_trusted_keys", "PARLANCE_AUDIT_TRUSTED_KEYS"),
     secret("database_url", "DATABASE_URL"),
     setting("kafka_brokers", "KAFKA_BROKERS"),
     secret("redis_url", "REDIS_URL"),

@@ -118,6 +118,12 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Folder of everything the process keeps.
     pub data_dir: PathBuf,
+    /// The key that signs the heads of the log.
+    pub audit_key_file: Option<PathBuf>,
+    /// Where signed heads are kept outside the database.
+    pub audit_file: Option<PathBuf>,
+    /// Public keys that signed earlier, as text.
+    pub audit_trusted_keys: Vec<String>,
     /// The database; `None` stands for a private cluster under `data_dir`.
     pub database_url: Option<SecretString>,
     /// Kafka's brokers, comma-separated; `None` stands for the bus within the process.
@@ -179,6 +185,9 @@ impl Config {
                 text.parse().map_err(|_| "an address and a port such as 127.0.0.1:8080 are wanted".into())
             })?,
             data_dir: layers.required("data_dir", |text| Ok(PathBuf::from(text)))?,
+            audit_key_file: layers.optional("audit_key_file", |text| Ok(PathBuf::from(text)))?,
+            audit_file: layers.optional("audit_file", |text| Ok(PathBuf::from(text)))?,
+            audit_trusted_keys: layers.optional("audit_trusted_keys", list)?.unwrap_or_default(),
             database_url: layers.optional("database_url", |text| {
                 let url = SecretString::from(text);
                 match crate::postgres::parse_url(&url) {
@@ -235,6 +244,12 @@ fn filter(text: &str) -> Result<String, String> {
 fn plain_url(text: &str) -> Result<PublicUrl, String> {
     let url = text.parse().ok().filter(|url: &PublicUrl| url.origin().as_str().starts_with("http://"));
     url.ok_or_else(|| "an address such as http://10.0.0.7:8080 is wanted".into())
+}
+
+/// A list, whose items are for others to understand.
+#[expect(clippy::unnecessary_wraps, reason = "what settings are parsed by")]
+fn list(text: &str) -> Result<Vec<String>, String> {
+    Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
 }
 
 /// A list of hosts with ports.

@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str], &str)] = &[
     ("event-store", &["domain"], "the log knows neither HTTP nor bus"),
     ("postgres-es-compat", &[], "it is a test of the event store"),
     ("platform", &["migrations", "schemas"], "business rules stand above it"),
+    ("notary", &["domain", "event-store", "platform", "schemas"], "it vouches for the log, and writes no event"),
     ("relay", &["domain", "event-store", "platform", "schemas"], "it translates and decides nothing"),
     ("projectors", &["platform", "schemas"], "a projection reads the bus, and writes no event"),
     ("query-api", &["platform", "schemas"], "queries and gateway never read the event store"),
@@ -33,6 +34,7 @@ const ALLOWED: &[(&str, &[&str], &str)] = &[
             "domain",
             "event-store",
             "migrations",
+            "notary",
             "parlance-client",
             "platform",
             "projectors",
@@ -53,6 +55,7 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ),
     ("schemas", &["axum", "sqlx", "tokio"], "the contract is data"),
     ("event-store", &["axum", "hyper", "reqwest", "tower"], "the log knows no HTTP"),
+    ("notary", &["axum"], "the notary knows no HTTP"),
     ("relay", &["axum"], "the relay knows no HTTP"),
     ("projectors", &["axum"], "projections know no HTTP"),
 ];

@@ -45,6 +45,12 @@ const RULES: &[Rule] = &[
         reason: "a command decides by the log, never by a read model that may lag",
     },
     Rule {
+        words: &["audit_heads"],
+        within: &[],
+        except: &["notary/", "migrations/"],
+        reason: "only the notary keeps what was signed",
+    },
+    Rule {
         words: &["bus.publish(", "Bus::publish(", "bus.republish(", "Bus::republish("],
         within: &[],
         except: &["platform/src/bus/", "relay/"],

@@ -9,6 +9,7 @@ mod admin;
 mod client;
 mod ends;
 mod error;
+mod lines;
 mod peek;
 mod place;
 mod producer;
@@ -30,6 +31,7 @@ use uuid::Uuid;
 
 pub use admin::Difference;
 pub use error::KafkaError;
+pub use lines::LineTopic;
 pub use raw::{RawReader, RawRecord, Start};
 pub use survey::{SurveyedPartition, SurveyedTopic, survey};
 

@@ -1,6 +1,7 @@
 //! The bus held against a real Kafka.
 
 mod faults;
+mod lines;
 mod raw;
 mod replays;
 mod topics;

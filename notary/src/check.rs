@@ -1,0 +1,186 @@
+//! Whether what was signed is still so: of the statements, wherever they are kept, and of the log by them.
+//!
+//! All places are read side by side, statement by statement, in memory that grows with none of them. The statement that one
+//! of our keys signed, and that follows the one before it, is the true one, whoever has it; a place that has another is
+//! named. Then the log is read once, and compared with the last of them, which vouches for all: a chain that agrees at its
+//! end agrees everywhere. Where it does not, the statements tell the first event that is another.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use event_store::{Log, Verification};
+use schemas::rfc3339_ms::Display;
+use sqlx::PgPool;
+
+use crate::key::PublicKey;
+use crate::ledger::{LedgerError, Statements};
+use crate::statement::{Head, Place, Statement, position};
+use crate::table::Table;
+use crate::walk::Walk;
+
+/// Where statements are.
+pub struct Sources {
+    pub(crate) table: Table,
+    /// Whether each is written with every statement, or is a copy that may be older.
+    pub(crate) others: Vec<(Box<dyn Statements>, bool)>,
+}
+
+impl Sources {
+    /// Those of the database.
+    pub fn new(pool: PgPool) -> Self {
+        Self { table: Table::new(pool), others: Vec::new() }
+    }
+
+    /// Also those of a place that is written with each statement.
+    pub fn add(&mut self, ledger: impl Statements + 'static) {
+        self.others.push((Box::new(ledger), true));
+    }
+
+    /// A place that should have them, and is not there.
+    pub fn add_missing(&mut self, name: String) {
+        self.others.push((Box::new(Missing(name)), true));
+    }
+
+    /// Also those of a copy, which may be older.
+    pub fn add_copy(&mut self, ledger: impl Statements + 'static) {
+        self.others.push((Box::new(ledger), false));
+    }
+}
+
+/// A place without anything.
+struct Missing(String);
+
+#[async_trait]
+impl Statements for Missing {
+    fn name(&self) -> String {
+        self.0.clone()
+    }
+
+    async fn rewind(&mut self) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Option<String>, LedgerError> {
+        Ok(None)
+    }
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The first wrong position, `TOPIC/SHARD:POSITION`, where there is one.
+    pub position: Option<String>,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// The log by itself.
+    pub log: Verification,
+    /// How many statements there are.
+    pub statements: u64,
+    /// Each place and how many of them it has.
+    pub places: Vec<(String, u64)>,
+    /// What is wrong, the first thing in each shard and in each place.
+    pub findings: Vec<Finding>,
+}
+
+impl Checked {
+    /// Whether nothing is wrong.
+    pub fn is_sound(&self) -> bool {
+        self.findings.is_empty() && self.log.is_sound()
+    }
+}
+
+/// Checks the log, and what was signed of it by these keys.
+///
+/// # Errors
+/// A database, or another place, that does not answer.
+pub async fn check(log: &Log, mut sources: Sources, keys: &[PublicKey]) -> Result<Checked, LedgerError> {
+    // What was signed is read first: the log has it all by then.
+    let mut walk = Walk::begin(&mut sources, keys).await?;
+    let mut last: Option<Statement> = None;
+    while let Some(statement) = walk.next(last.as_ref()).await? {
+        last = Some(statement);
+    }
+    let (places, mut findings) = walk.finish(last.as_ref());
+    let signed = last.as_ref().map(Statement::chains).unwrap_or_default();
+    let verification = log.verify_against(&signed).await?;
+    let mut wrong: BTreeMap<Place, Option<(u64, Finding)>> = BTreeMap::new();
+    for shard in verification.shards.iter().filter(|shard| shard.contradicted.is_some()) {
+        wrong.insert((shard.topic, shard.shard), None);
+    }
+    // A shard that this log does not have at all.
+    for chain in &signed {
+        if !verification.shards.iter().any(|known| (known.topic, known.shard) == (chain.topic, chain.shard)) {
+            wrong.insert((chain.topic, chain.shard), None);
+        }
+    }
+    if !wrong.is_empty() {
+        name_first(log, &mut sources, keys, &mut wrong).await?;
+    }
+    for shard in &verification.shards {
+        let place = (shard.topic, shard.shard);
+        let signed = wrong.remove(&place).flatten();
+        let fault = shard.fault.map(|fault| {
+            let at = fault.position();
+            (at, Finding { position: Some(position(place, at.max(1))), detail: fault.to_string() })
+        });
+        let first = [signed, fault].into_iter().flatten().min_by_key(|(at, _)| *at);
+        findings.extend(first.map(|(_, finding)| finding));
+    }
+    findings.extend(wrong.into_values().flatten().map(|(_, finding)| finding));
+    if verification.strays > 0 {
+        let detail = format!("{} rows belong to no shard of this log", verification.strays);
+        findings.push(Finding { position: None, detail });
+    }
+    let statements = last.map_or(0, |last| last.number);
+    Ok(Checked { log: verification, statements, places, findings })
+}
+
+/// Finds the first event of each of these shards that is not the one that was signed.
+async fn name_first(
+    log: &Log,
+    sources: &mut Sources,
+    keys: &[PublicKey],
+    wrong: &mut BTreeMap<Place, Option<(u64, Finding)>>,
+) -> Result<(), LedgerError> {
+    let mut walk = Walk::begin(sources, keys).await?;
+    let mut last: Option<Statement> = None;
+    while let Some(statement) = walk.next(last.as_ref()).await? {
+        for (place, first) in wrong.iter_mut().filter(|(_, first)| first.is_none()) {
+            let Some(head) = statement.heads.get(place).filter(|head| head.head > head.after) else { continue };
+            let Some((at, gone)) = first_other(log, *place, head).await? else { continue };
+            let what = if gone { "is gone, and was signed" } else { "is not what was signed" };
+            let detail = format!("{what} in statement {} of {}", statement.number, Display(statement.at));
+            *first = Some((at, Finding { position: Some(position(*place, at)), detail }));
+        }
+        if wrong.values().all(Option::is_some) {
+            return Ok(());
+        }
+        last = Some(statement);
+    }
+    Ok(())
+}
+
+/// The first event of a head that is another in the log, and whether it is gone.
+async fn first_other(log: &Log, place: Place, head: &Head) -> Result<Option<(u64, bool)>, LedgerError> {
+    let (topic, shard) = place;
+    let end = log.stored_hashes(topic, shard, head.head - 1, head.head).await?;
+    if end.first().is_some_and(|(_, hash)| hash[..] == head.chain) {
+        return Ok(None);
+    }
+    let stored: BTreeMap<u64, Vec<u8>> =
+        log.stored_hashes(topic, shard, head.after, head.head).await?.into_iter().collect();
+    for (at, signed) in (head.after + 1..).zip(&head.links) {
+        match stored.get(&at) {
+            None => return Ok(Some((at, true))),
+            Some(hash) if !hash.starts_with(signed) => return Ok(Some((at, false))),
+            Some(_) => {}
+        }
+    }
+    // Somebody took the trouble to find an event whose hash begins the same.
+    Ok(Some((head.head, false)))
+}

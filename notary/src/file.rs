@@ -1,0 +1,147 @@
+//! The file of signed heads: one statement a line, only ever added to.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use tokio::task::block_in_place;
+
+use crate::ledger::{Ledger, LedgerError, Statements};
+
+/// Longer than any statement.
+const LONGEST_LINE: u64 = 8 << 20;
+
+/// Statements in a file.
+#[derive(Debug)]
+pub struct FileLedger {
+    path: PathBuf,
+    file: File,
+    reading: Option<BufReader<File>>,
+}
+
+impl FileLedger {
+    /// The file, to be added to; made where it is not there. What a crash left of a line at its end is taken off.
+    ///
+    /// # Errors
+    /// A file that cannot be made or written.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o644).open(path)?;
+        let (length, whole) = (file.metadata()?.len(), last_line(&mut file)?.1);
+        if whole < length {
+            file.set_len(whole)?;
+            file.sync_all()?;
+        }
+        Ok(Self { path: path.to_owned(), file, reading: None })
+    }
+
+    /// The file, to be read alone.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), file: File::open(path)?, reading: None })
+    }
+
+    fn line(&mut self) -> io::Result<Option<String>> {
+        if self.reading.is_none() {
+            self.reading = Some(BufReader::new(File::open(&self.path)?));
+        }
+        let Some(reader) = &mut self.reading else { return Ok(None) };
+        let mut line = Vec::new();
+        let read = reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+        if line.last() != Some(&b'\n') {
+            if line.len() as u64 == LONGEST_LINE {
+                return Err(ErrorKind::InvalidData.into());
+            }
+            // Not whole yet: read again next time.
+            reader.seek_relative(-i64::try_from(read).unwrap_or(0))?;
+            return Ok(None);
+        }
+        line.pop();
+        // What is no text is no statement, and shown to be none by whoever reads it.
+        Ok(Some(String::from_utf8_lossy(&line).into_owned()))
+    }
+}
+
+/// The last whole line, and where it ends.
+fn last_line(file: &mut File) -> io::Result<(Option<String>, u64)> {
+    let length = file.metadata()?.len();
+    let begin = length.saturating_sub(2 * LONGEST_LINE);
+    file.seek(SeekFrom::Start(begin))?;
+    let mut tail = Vec::new();
+    Read::by_ref(file).take(2 * LONGEST_LINE).read_to_end(&mut tail)?;
+    let Some(end) = tail.iter().rposition(|byte| *byte == b'\n') else { return Ok((None, begin)) };
+    let first = tail[..end].iter().rposition(|byte| *byte == b'\n').map_or(0, |before| before + 1);
+    Ok((Some(String::from_utf8_lossy(&tail[first..end]).into_owned()), begin + end as u64 + 1))
+}
+
+#[async_trait]
+impl Statements for FileLedger {
+    fn name(&self) -> String {
+        format!("the file {}", self.path.display())
+    }
+
+    async fn rewind(&mut self) -> Result<(), LedgerError> {
+        self.reading = None;
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Option<String>, LedgerError> {
+        Ok(block_in_place(|| self.line())?)
+    }
+}
+
+#[async_trait]
+impl Ledger for FileLedger {
+    async fn last(&mut self) -> Result<Option<String>, LedgerError> {
+        Ok(block_in_place(|| last_line(&mut self.file))?.0)
+    }
+
+    async fn append(&mut self, lines: &[String]) -> Result<(), LedgerError> {
+        let mut text = String::with_capacity(lines.iter().map(|line| line.len() + 1).sum());
+        for line in lines {
+            text.push_str(line);
+            text.push('\n');
+        }
+        Ok(block_in_place(|| {
+            let before = self.file.metadata()?.len();
+            let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data());
+            if written.is_err() {
+                // A part of a line must not stand before the next one.
+                self.file.set_len(before)?;
+            }
+            written
+        })?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn lines_stay_and_what_a_crash_left_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit/heads.jsonl");
+        let mut ledger = FileLedger::open(&path).unwrap();
+        assert_eq!((ledger.last().await.unwrap(), ledger.next().await.unwrap()), (None, None));
+        ledger.append(&["one".to_owned(), "two".to_owned()]).await.unwrap();
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"thr").unwrap();
+        let mut reading = FileLedger::read(&path).unwrap();
+        for expected in [Some("one"), Some("two"), None, None] {
+            assert_eq!(reading.next().await.unwrap().as_deref(), expected);
+        }
+        let mut again = FileLedger::open(&path).unwrap();
+        assert_eq!(again.last().await.unwrap().as_deref(), Some("two"));
+        again.append(&["three".to_owned()]).await.unwrap();
+        assert_eq!(reading.next().await.unwrap().as_deref(), Some("three"));
+        reading.rewind().await.unwrap();
+        assert_eq!(reading.next().await.unwrap().as_deref(), Some("one"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\nthree\n");
+    }
+}

@@ -1,0 +1,42 @@
+//! A place where statements are kept, in their order.
+
+use std::io;
+
+use async_trait::async_trait;
+
+/// Why a ledger does not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The database.
+    #[error("the table of signed heads cannot be used")]
+    Table(#[from] sqlx::Error),
+    /// The file.
+    #[error("the file of signed heads cannot be used")]
+    File(#[from] io::Error),
+    /// Whatever else keeps statements.
+    #[error("{0} cannot be used")]
+    Other(&'static str, #[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Statements in their order, from somewhere outside the database.
+#[async_trait]
+pub trait Statements: Send {
+    /// Where they are, in words.
+    fn name(&self) -> String;
+
+    /// Goes back to its beginning.
+    async fn rewind(&mut self) -> Result<(), LedgerError>;
+
+    /// The next line; `None` at the end, behind which more may come.
+    async fn next(&mut self) -> Result<Option<String>, LedgerError>;
+}
+
+/// Somewhere outside the database where statements are kept too.
+#[async_trait]
+pub trait Ledger: Statements {
+    /// The last line that it has.
+    async fn last(&mut self) -> Result<Option<String>, LedgerError>;
+
+    /// Adds lines behind the last, for good once this is done.
+    async fn append(&mut self, lines: &[String]) -> Result<(), LedgerError>;
+}

@@ -1,0 +1,142 @@
+//! When is signed, and by whom.
+
+use super::*;
+use crate::{Ledger, TopicLedger};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_added_is_signed_after_so_many_events_or_so_long() {
+    let world = World::new().await;
+    let never = Duration::from_hours(1);
+    let options = Options { events: 10, age: never, look: Duration::from_millis(10), most: 7 };
+    world.happen(20).await;
+    let signer = world.sign_as(true, options, "heads.jsonl");
+    // What waited is signed at once, in statements of a bound.
+    eventually("all is signed", BOUND, async || world.statements().await == 3).await;
+    world.happen(9).await;
+    assert_eq!(world.statements().await, 3);
+    world.happen(1).await;
+    eventually("ten more are", BOUND, async || world.statements().await == 5).await;
+    world.happen(1).await;
+    // The rest at the end.
+    signer.stop().await;
+    assert_eq!(world.statements().await, 6);
+    let checked = world.check().await;
+    assert!(checked.is_sound(), "{:?}", checked.findings);
+    assert_eq!((checked.statements, checked.log.events()), (6, 31));
+    assert_eq!(checked.places.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [6, 6]);
+
+    let soon = Options { events: 1_000, age: Duration::from_millis(50), ..options };
+    let signer = world.sign_as(true, soon, "heads.jsonl");
+    eventually("it runs", BOUND, async || signer.status.check().is_ok_and(|status| status.contains("6 statements")))
+        .await;
+    world.happen(1).await;
+    eventually("one is signed when its time has come", BOUND, async || world.statements().await == 7).await;
+    signer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_lead_keeps_its_file_up_to_date() {
+    let world = World::new().await;
+    let standing_by =
+        world.sign_as(false, Options { look: Duration::from_millis(10), ..Options::default() }, "other.jsonl");
+    world.signed(&[3, 4]).await;
+    let read = |file: &str| std::fs::read_to_string(world.folder.path().join(file)).unwrap();
+    eventually("it has both", BOUND, async || read("other.jsonl") == read("heads.jsonl")).await;
+    assert_eq!(standing_by.status.check().unwrap(), "another process signs");
+    standing_by.stop().await;
+    assert_eq!(world.statements().await, 2);
+    // And it leads on, wherever it stands.
+    world.happen(1).await;
+    let leads = world.sign_as(true, Options { look: Duration::from_millis(10), ..Options::default() }, "third.jsonl");
+    eventually("it signs", BOUND, async || world.statements().await == 3).await;
+    leads.stop().await;
+    assert_eq!(read("third.jsonl").lines().count(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_signed_over_a_rewrite() {
+    let mut world = World::new().await;
+    world.signed(&[12]).await;
+    let shard = world.longest().await;
+    let me = format!("topic = {} AND shard = {}", shard.topic.code(), shard.shard);
+    // The chain's end is another now, and what comes is linked to it.
+    world.sql(format!("UPDATE log.shards SET chain = sha256(chain) WHERE {me}")).await;
+    world.start_again().await;
+    let signer = world.sign(true);
+    world.happen(12).await;
+    eventually("it refuses", BOUND, async || signer.status.check().is_err()).await;
+    let place = format!("parlance.conversations.v1/{}:{}", shard.shard, shard.head + 1);
+    let told = signer.status.check().unwrap_err();
+    assert!(told.starts_with(&place), "{told}");
+    signer.stop().await;
+    assert_eq!(world.statements().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_signed_behind_statements_that_were_taken_out() {
+    let world = World::new().await;
+    world.signed(&[5, 5, 5]).await;
+    for damage in [
+        "DELETE FROM state.audit_heads WHERE number = 3",
+        "UPDATE state.audit_heads SET statement = replace(statement, '\"number\":3', '\"number\":4') WHERE number = 3",
+        "UPDATE state.audit_heads SET statement = (SELECT statement FROM state.audit_heads WHERE number = 2) WHERE number = 3",
+    ] {
+        world.sql("CREATE TABLE public.kept AS TABLE state.audit_heads".to_owned()).await;
+        world.sql(damage.to_owned()).await;
+        world.happen(1).await;
+        let signer = world.sign(true);
+        eventually("it refuses", BOUND, async || signer.status.check().is_err()).await;
+        signer.stop().await;
+        world
+            .sql(
+                "TRUNCATE state.audit_heads; INSERT INTO state.audit_heads TABLE public.kept; DROP TABLE public.kept"
+                    .into(),
+            )
+            .await;
+    }
+    let signer = world.sign(true);
+    eventually("it goes on", BOUND, async || world.statements().await == 4).await;
+    signer.stop().await;
+    assert!(world.check().await.is_sound());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_has_what_the_table_has_however_often_it_was_written() {
+    let world = World::new().await;
+    let broker = testkit::kafka::Broker::shared().await;
+    let name = format!("{}.heads", Uuid::new_v4().simple());
+    let topic = || TopicLedger::named(broker.address(), &name);
+    let sign = async || {
+        let (pool, before) = (world.database.pool().clone(), world.statements().await);
+        let options = Options { look: Duration::from_millis(10), ..Options::default() };
+        let notary = Notary::new(world.log().clone(), pool, world.key(), &[], options).publishing(topic());
+        let (stop, status) = (CancellationToken::new(), notary.status());
+        let (_seat, held) = watch::channel([SEAT].into_iter().collect());
+        let running = tokio::spawn(notary.run(held, stop.clone()));
+        let signed = format!("{} statements", before + 1);
+        eventually("it is signed", BOUND, async || status.check().is_ok_and(|status| status.contains(&signed))).await;
+        stop.cancel();
+        running.await.unwrap();
+    };
+    for count in [3, 4] {
+        world.happen(count).await;
+        sign().await;
+    }
+    let last = topic().last().await.unwrap().unwrap();
+    topic().append(&[last]).await.unwrap();
+    world.happen(1).await;
+    sign().await;
+    let checked = async || {
+        let mut sources = Sources::new(world.database.pool().clone());
+        sources.add(topic());
+        check(world.log(), sources, &[world.key().public()]).await.unwrap()
+    };
+    let sound = checked().await;
+    assert!(sound.is_sound(), "{:?}", sound.findings);
+    assert_eq!(sound.places.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [3, 3]);
+    // It knows what the database has forgotten.
+    world.sql("DELETE FROM state.audit_heads WHERE number > 1".to_owned()).await;
+    let found = checked().await;
+    assert!(found.findings.iter().any(|finding| finding.detail.contains("the database")), "{:?}", found.findings);
+    assert_eq!(found.statements, 3);
+}

@@ -1,0 +1,118 @@
+//! All places where statements are kept, read side by side.
+
+use crate::check::{Finding, Sources};
+use crate::key::PublicKey;
+use crate::ledger::LedgerError;
+use crate::statement::{Broken, Statement};
+
+/// What the database is called.
+const DATABASE: &str = "the database";
+/// What may be behind the others, as when a process was killed between writing to one and to the other.
+const LAG: u64 = 1;
+
+/// One place on the way.
+struct At {
+    name: String,
+    /// Whether it is written with every statement.
+    strict: bool,
+    /// How many statements it has that are true.
+    count: u64,
+    /// Where the statement begins that it has not.
+    lacks: Option<String>,
+    finding: Option<Finding>,
+}
+
+/// The way through all statements.
+pub(crate) struct Walk<'a> {
+    sources: &'a mut Sources,
+    keys: &'a [PublicKey],
+    /// The database first, which is written first: no other may be ahead of it.
+    places: Vec<At>,
+}
+
+impl<'a> Walk<'a> {
+    pub(crate) async fn begin(sources: &'a mut Sources, keys: &'a [PublicKey]) -> Result<Self, LedgerError> {
+        sources.table.rewind();
+        let mut names = vec![(DATABASE.to_owned(), true)];
+        for (ledger, strict) in &mut sources.others {
+            ledger.rewind().await?;
+            names.push((ledger.name(), *strict));
+        }
+        let at = |(name, strict)| At { name, strict, count: 0, lacks: None, finding: None };
+        Ok(Self { sources, keys, places: names.into_iter().map(at).collect() })
+    }
+
+    /// The true statement that follows, if any place has it.
+    pub(crate) async fn next(&mut self, before: Option<&Statement>) -> Result<Option<Statement>, LedgerError> {
+        let lines = self.lines().await?;
+        let read = |line: &String| {
+            let statement = Statement::read(line, self.keys)?;
+            statement.follows(before).map(|()| statement)
+        };
+        let tried: Vec<Option<Result<Statement, Broken>>> = lines.iter().map(|line| line.as_ref().map(read)).collect();
+        let found = tried.iter().position(|tried| matches!(tried, Some(Ok(_))));
+        let number = before.map_or(0, |before| before.number) + 1;
+        let truth = found.and_then(|index| lines[index].clone());
+        let begins = found.and_then(|index| tried[index].as_ref()?.as_ref().ok()).map(Statement::begins);
+        for ((at, line), tried) in self.places.iter_mut().zip(&lines).zip(&tried) {
+            if at.finding.is_some() {
+                continue;
+            }
+            match (line, &truth) {
+                (Some(line), Some(truth)) if line == truth => at.count += 1,
+                (Some(_), _) => {
+                    let why = match tried {
+                        Some(Err(broken)) => broken.to_string(),
+                        _ => "another was signed".to_owned(),
+                    };
+                    let detail = format!("begins what statement {number} says, which {} does not have: {why}", at.name);
+                    at.finding = Some(Finding { position: begins.clone(), detail });
+                }
+                (None, Some(_)) if at.lacks.is_none() => at.lacks.clone_from(&begins),
+                (None, _) => {}
+            }
+        }
+        Ok(tried.into_iter().flatten().find_map(Result::ok))
+    }
+
+    /// The next line of each place that was true so far.
+    async fn lines(&mut self) -> Result<Vec<Option<String>>, LedgerError> {
+        let mut lines = Vec::with_capacity(self.places.len());
+        for (index, at) in self.places.iter().enumerate() {
+            let over = at.finding.is_some() || at.lacks.is_some();
+            lines.push(match index.checked_sub(1) {
+                _ if over => None,
+                None => self.sources.table.next().await?,
+                Some(other) => self.sources.others[other].0.next().await?,
+            });
+        }
+        // What a server added meanwhile: it is in the table before it is anywhere else.
+        let database = &self.places[0];
+        if lines[0].is_none()
+            && lines.iter().any(Option::is_some)
+            && database.finding.is_none()
+            && database.lacks.is_none()
+        {
+            lines[0] = self.sources.table.next().await?;
+        }
+        Ok(lines)
+    }
+
+    /// How many statements each place has, and what is wrong with which.
+    pub(crate) fn finish(self, last: Option<&Statement>) -> (Vec<(String, u64)>, Vec<Finding>) {
+        let number = last.map_or(0, |last| last.number);
+        let mut findings = Vec::new();
+        for (index, at) in self.places.iter().enumerate() {
+            let short = number - at.count;
+            if let Some(finding) = &at.finding {
+                findings.push(finding.clone());
+            } else if at.strict && short > if index == 0 { 0 } else { LAG } {
+                let first = at.count + 1;
+                let detail =
+                    format!("begins what statement {first} says, which {} does not have: it ends before it", at.name);
+                findings.push(Finding { position: at.lacks.clone(), detail });
+            }
+        }
+        (self.places.into_iter().map(|at| (at.name, at.count)).collect(), findings)
+    }
+}

@@ -1,0 +1,184 @@
+//! Who did what is told to operators; and what was done to the log is found out, whoever did it.
+
+use std::{fs, process::Output, time::Duration};
+
+use notary::SigningKey;
+use reqwest::{StatusCode, header};
+use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
+use testkit::{
+    app::{App, Place},
+    eventually, eventually_some,
+};
+
+use crate::people::{PASSWORD, everywhere, name, register};
+
+const BOUND: Duration = Duration::from_mins(1);
+
+everywhere!(operators_see_who_did_what_and_are_seen_themselves);
+everywhere!(a_log_that_was_touched_is_found_out_by_what_was_signed);
+
+/// A place with a key, wherever its database is.
+fn with_key(place: Place) -> Place {
+    let path = place.data_dir().join("of-the-test.key");
+    if place.engines().is_none() {
+        return place;
+    }
+    SigningKey::read_or_make(&path).unwrap();
+    let file = place.data_dir().join("heads.jsonl");
+    place.with("PARLANCE_AUDIT_KEY_FILE", path.to_str().unwrap()).with("PARLANCE_AUDIT_FILE", file.to_str().unwrap())
+}
+
+async fn run(place: &Place, arguments: &[&str]) -> Output {
+    place.command(arguments).output().await.unwrap()
+}
+
+/// What a command that succeeds prints.
+async fn printed(place: &Place, arguments: &[&str]) -> String {
+    let output = run(place, arguments).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// A user's token.
+async fn token(app: &App, username: &str) -> String {
+    let answer = reqwest::Client::new()
+        .post(format!("{}/v1/sessions", app.address()))
+        .header(header::USER_AGENT, "a test/1")
+        .json(&json!({"login": username, "password": PASSWORD}))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), StatusCode::CREATED);
+    answer.json::<Value>().await.unwrap()["access_token"].as_str().unwrap().to_owned()
+}
+
+async fn audit(app: &App, token: &str, query: &str) -> (StatusCode, Value) {
+    let request = reqwest::Client::new().get(format!("{}/v1/audit?{query}", app.address())).bearer_auth(token);
+    let answer = request.send().await.unwrap();
+    (answer.status(), answer.json().await.unwrap())
+}
+
+async fn operators_see_who_did_what_and_are_seen_themselves(place: Place) {
+    let app = place.start().await.unwrap();
+    let place = app.place();
+    let server = app.server();
+    let (ann, ben) = (name("ann"), name("ben"));
+    let ann_id = register(&server, &ann).await;
+    let ben_id = register(&server, &ben).await;
+    let token = token(&app, &ann).await;
+    assert_eq!(audit(&app, &token, "").await.0, StatusCode::FORBIDDEN);
+
+    assert!(printed(place, &["role", "grant", &ann, "operator"]).await.contains("from now on"));
+    assert!(printed(place, &["role", "grant", &ann, "operator"]).await.contains("already"));
+    assert_eq!(printed(place, &["role", "list"]).await, format!("operator\t{ann_id}\t{ann}\n"));
+    assert!(!run(place, &["role", "grant", "nobody-at-all", "operator"]).await.status.success());
+
+    // What was done is told soon, of the reading itself too.
+    let (status, _) = audit(&app, &token, &format!("object={ben_id}")).await;
+    assert_eq!(status, StatusCode::OK);
+    let types = async |query: &str| -> Vec<String> {
+        let (status, page) = audit(&app, &token, query).await;
+        assert_eq!(status, StatusCode::OK, "{page}");
+        page["items"].as_array().unwrap().iter().map(|item| item["type"].as_str().unwrap().to_owned()).collect()
+    };
+    eventually("the audit has come so far", BOUND, async || {
+        types(&format!("actor={ann}&type=user.audit_read")).await.len() > 1
+    })
+    .await;
+    assert_eq!(types(&format!("object={ben_id}")).await, ["user.registered"]);
+    let of_ann = types(&format!("object={ann_id}&type=user.role_granted")).await;
+    assert_eq!(of_ann, ["user.role_granted"]);
+    let (_, page) = audit(&app, &token, &format!("actor={ann}&type=session.started")).await;
+    let started = &page["items"][0];
+    assert_eq!((&started["actor_id"], &started["actor_username"]), (&json!(ann_id), &json!(ann)));
+    assert_eq!((&started["address"], &started["user_agent"]), (&json!("127.0.0.1"), &json!("a test/1")));
+    let readings = audit(&app, &token, "type=user.audit_read").await.1;
+    assert_eq!(readings["items"][0]["session_id"], started["session_id"]);
+
+    // On the command line the same.
+    let lines = printed(place, &["audit", "--actor", &ann, "--type", "session.started", "--json"]).await;
+    let entry: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!(&entry, started);
+    let table = printed(place, &["audit", "--object", &ben, "--limit", "1"]).await;
+    assert!(table.lines().count() == 2 && table.contains("user.registered"), "{table}");
+    // Rebuilt, it is what it was.
+    let before = printed(place, &["audit", "--until", "2100-01-01T00:00:00Z", "--limit", "0", "--json"]).await;
+    printed(place, &["rebuild", "audit"]).await;
+    assert_eq!(printed(place, &["audit", "--limit", "0", "--json"]).await, before);
+
+    assert!(printed(place, &["role", "revoke", &ann, "operator"]).await.contains("any more"));
+    assert_eq!(audit(&app, &token, "").await.0, StatusCode::FORBIDDEN);
+    assert!(app.stop().await.unwrap().success());
+}
+
+async fn a_log_that_was_touched_is_found_out_by_what_was_signed(place: Place) {
+    let app = with_key(place).start().await.unwrap();
+    let place = app.place().clone();
+    let server = app.server();
+    for _ in 0..3 {
+        register(&server, &name("ann")).await;
+    }
+    let verified = async || {
+        let output = run(&place, &["verify"]).await;
+        (output.status.success(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr))
+    };
+    let key = printed(&place, &["verify", "--public-key"]).await;
+    assert_eq!(key.trim().len(), 44, "{key}");
+    let signed = eventually_some("it is signed, and kept everywhere", BOUND, async || {
+        let (sound, text) = verified().await;
+        let places = if place.engines().is_some() { 3 } else { 2 };
+        let kept =
+            text.lines().filter(|line| line.contains(" signed statements in ") && !line.starts_with("0 ")).count();
+        (sound && kept == places).then_some(text)
+    })
+    .await;
+    assert!(signed.contains("sound: "), "{signed}");
+
+    // The last event of a shard goes, and its head with it: by itself the log is whole.
+    let mut database = PgConnection::connect_with(&app.database().await.unwrap()).await.unwrap();
+    let (shard, position): (i16, i64) =
+        sqlx::query_as("SELECT shard, head FROM log.shards WHERE topic = 0 ORDER BY head DESC LIMIT 1")
+            .fetch_one(&mut database)
+            .await
+            .unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        "CREATE TABLE public.lost AS SELECT * FROM log.events WHERE topic = 0 AND shard = {shard} AND position = {position};
+         DELETE FROM log.events WHERE topic = 0 AND shard = {shard} AND position = {position};
+         UPDATE log.shards SET head = head - 1, chain = coalesce(
+             (SELECT hash FROM log.events WHERE topic = 0 AND shard = {shard} AND position = {position} - 1),
+             sha256(convert_to('parlance log, topic 0, shard {shard}', 'UTF8'))) WHERE topic = 0 AND shard = {shard};"
+    )))
+    .execute(&mut database)
+    .await
+    .unwrap();
+    let (sound, text) = verified().await;
+    let named = format!("parlance.users.v1/{shard}:{position}: ");
+    assert!(!sound && text.lines().any(|line| line.starts_with(&named)), "{text}");
+    // Also where the statements of the database went too.
+    sqlx::raw_sql("CREATE TABLE public.kept AS TABLE state.audit_heads; TRUNCATE state.audit_heads")
+        .execute(&mut database)
+        .await
+        .unwrap();
+    let (sound, text) = verified().await;
+    assert!(!sound && text.lines().any(|line| line.starts_with(&named)), "{text}");
+    assert!(text.contains("the database does not have"), "{text}");
+    // Whoever signs sees it too.
+    eventually("health says so", BOUND, async || {
+        fs::read_to_string(place.log()).unwrap().contains("nothing is signed any more")
+    })
+    .await;
+    // All of it put back, all is well.
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        "INSERT INTO state.audit_heads TABLE public.kept; INSERT INTO log.events TABLE public.lost;
+         UPDATE log.shards SET head = {position}, chain = (SELECT hash FROM public.lost) WHERE topic = 0 AND shard = {shard}"
+    )))
+    .execute(&mut database)
+    .await
+    .unwrap();
+    database.close().await.unwrap();
+    let (sound, text) = verified().await;
+    assert!(sound, "{text}");
+    assert!(app.stop().await.unwrap().success());
+}
