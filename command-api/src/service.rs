@@ -31,11 +31,11 @@ pub struct Parts {
     pub tickets: Tickets,
     /// Counts log-ins and messages.
     pub limiter: Arc<dyn Limiter>,
-    /// How long sessions live.
+    /// How long sessions live, and where they may be pushed to.
     pub settings: Settings,
 }
 
-/// How long sessions live.
+/// How long sessions live, and where they may be pushed to.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Life of a refresh token, from its last rotation.
@@ -44,6 +44,8 @@ pub struct Settings {
     pub refresh_grace: Duration,
     /// Life of a session, however often it is refreshed.
     pub session_ttl: Duration,
+    /// Whether push services may be in private networks, and spoken to by http.
+    pub push_anywhere: bool,
 }
 
 impl Default for Settings {
@@ -52,6 +54,7 @@ impl Default for Settings {
             refresh_ttl: Duration::from_hours(24),
             refresh_grace: Duration::from_secs(10),
             session_ttl: Duration::from_hours(30 * 24),
+            push_anywhere: false,
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod live;
 pub mod postgres;
+pub mod push;
 pub mod redis;
 pub mod registry;
 pub mod ring;

@@ -124,6 +124,7 @@ impl Process<'_> {
             settings: command_api::Settings {
                 refresh_ttl: self.config.refresh_ttl,
                 refresh_grace: self.config.refresh_grace,
+                push_anywhere: self.config.notifications.anywhere,
                 ..command_api::Settings::default()
             },
         });

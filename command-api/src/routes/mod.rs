@@ -33,6 +33,10 @@ fn all() -> OpenApiRouter<Service> {
         .routes(routes!(users::register::register))
         .routes(routes!(users::change_profile::change_profile))
         .routes(routes!(users::change_password::change_password))
+        .routes(routes!(
+            users::push_subscriptions::subscribe::subscribe,
+            users::push_subscriptions::unsubscribe::unsubscribe
+        ))
         .routes(routes!(sessions::log_in::log_in, sessions::log_out_everywhere::log_out_everywhere))
         .routes(routes!(sessions::refresh::refresh))
         .routes(routes!(sessions::log_out_here::log_out_here))

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::push_key::PushKey;
 use super::seal::Seal;
 use crate::config::MasterKey;
 
@@ -25,6 +26,10 @@ const SIGNING: &str = "access-tokens";
 const TAGGING: &str = "refresh-tokens";
 /// Proves that a call comes from a process of this installation: HMAC-SHA-256.
 const INTERNAL: &str = "internal";
+/// Seals secrets that stand in the database: AES-256-GCM.
+const SEALING: &str = "secrets";
+/// Says to push services who we are: ECDSA on P-256, PKCS#8.
+const PUSHING: &str = "web-push";
 /// What the proof is made for; another text would be another proof.
 const INTERNAL_LABEL: &[u8] = b"parlance internal calls, version 1";
 
@@ -47,6 +52,9 @@ pub enum KeyringError {
     /// A key is not what it should be.
     #[error("the server key {0} in the database is damaged")]
     Damaged(Uuid),
+    /// The key of a purpose is not.
+    #[error("the server key of {0} in the database is damaged")]
+    DamagedOf(&'static str),
 }
 
 /// The keys; cheap to clone.
@@ -61,6 +69,8 @@ struct Keys {
     verifying: HashMap<String, DecodingKey>,
     tagging: hmac::Key,
     internal: hmac::Key,
+    sealing: Seal,
+    push: PushKey,
     jwks: Value,
 }
 
@@ -91,13 +101,16 @@ impl Keyring {
                 .fetch_all(&mut *transaction)
                 .await?;
         let mut signing = Vec::new();
-        let (mut tagging, mut internal) = (None, None);
+        let (mut tagging, mut internal, mut sealing, mut pushing) = (None, None, None, None);
         for row in rows {
             let secret = unseal(&mut transaction, &row, seal.as_ref()).await?;
             match row.purpose.as_str() {
                 SIGNING => signing.push((row.key_id, secret)),
                 TAGGING => tagging = Some(secret),
                 INTERNAL => internal = Some(secret),
+                SEALING => sealing = Some(secret),
+                // It has to stay: browsers subscribe to what this one key sends.
+                PUSHING => pushing = Some((row.key_id, secret)),
                 _ => {}
             }
         }
@@ -110,11 +123,26 @@ impl Keyring {
         }
         let tagging = given_or_made(&mut transaction, TAGGING, tagging, seal.as_ref()).await?;
         let internal = given_or_made(&mut transaction, INTERNAL, internal, seal.as_ref()).await?;
+        let sealing = given_or_made(&mut transaction, SEALING, sealing, seal.as_ref()).await?;
+        let sealing: [u8; 32] = sealing.try_into().map_err(|_| KeyringError::DamagedOf(SEALING))?;
+        let (push_id, pushing) = if let Some(given) = pushing {
+            given
+        } else {
+            let (secret, public) = PushKey::generate();
+            (insert(&mut transaction, PUSHING, &secret, Some(public), seal.as_ref()).await?, secret)
+        };
         transaction.commit().await?;
-        Self::assemble(&signing, &tagging, &internal)
+        let push = PushKey::from_pkcs8(&pushing).ok_or(KeyringError::Damaged(push_id))?;
+        Self::assemble(&signing, &tagging, &internal, Seal::by(&sealing), push)
     }
 
-    fn assemble(signing: &[(Uuid, Vec<u8>)], tagging: &[u8], internal: &[u8]) -> Result<Self, KeyringError> {
+    fn assemble(
+        signing: &[(Uuid, Vec<u8>)],
+        tagging: &[u8],
+        internal: &[u8],
+        sealing: Seal,
+        push: PushKey,
+    ) -> Result<Self, KeyringError> {
         let mut verifying = HashMap::new();
         let mut published = Vec::new();
         for (id, secret) in signing {
@@ -134,6 +162,8 @@ impl Keyring {
                 verifying,
                 tagging: hmac::Key::new(hmac::HMAC_SHA256, tagging),
                 internal: hmac::Key::new(hmac::HMAC_SHA256, internal),
+                sealing,
+                push,
                 jwks: json!({ "keys": published }),
             }),
         })
@@ -164,6 +194,21 @@ impl Keyring {
     pub fn is_internal_token(&self, token: &[u8]) -> bool {
         let tag = URL_SAFE_NO_PAD.decode(token);
         tag.is_ok_and(|tag| hmac::verify(&self.keys.internal, INTERNAL_LABEL, &tag).is_ok())
+    }
+
+    /// A secret as it may stand in the database, bound to what it belongs to.
+    pub fn seal(&self, secret: &[u8], belongs_to: &[u8]) -> Vec<u8> {
+        self.keys.sealing.seal(secret, belongs_to)
+    }
+
+    /// What [`Self::seal`] sealed, if it belongs there.
+    pub fn unseal(&self, sealed: &[u8], belongs_to: &[u8]) -> Option<Vec<u8>> {
+        self.keys.sealing.open(sealed, belongs_to)
+    }
+
+    /// What says to push services who we are.
+    pub fn push(&self) -> &PushKey {
+        &self.keys.push
     }
 
     /// The key that signs now, and its id.
@@ -259,7 +304,11 @@ mod tests {
         for wrong in ["", "nonsense", &one.internal_token()[1..], &URL_SAFE_NO_PAD.encode(one.tag(INTERNAL_LABEL))] {
             assert!(!one.is_internal_token(wrong.as_bytes()), "{wrong}");
         }
-        assert_eq!(stored(&database).await.len(), 3);
+        assert_eq!(stored(&database).await.len(), 5);
+        assert_eq!(one.push().public(), other.push().public());
+        let sealed = one.seal(b"secret", b"here");
+        assert_eq!(other.unseal(&sealed, b"here").as_deref(), Some(&b"secret"[..]));
+        assert_eq!(other.unseal(&sealed, b"there"), None);
     }
 
     #[tokio::test]

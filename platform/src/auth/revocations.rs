@@ -69,10 +69,14 @@ impl Revocations {
         if sessions.is_empty() {
             return Ok(());
         }
-        sqlx::query("INSERT INTO state.revoked_sessions (session_id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING")
-            .bind(sessions)
-            .execute(&self.inner.pool)
-            .await?;
+        // Devices that are logged out are pushed to no more.
+        sqlx::query(
+            "WITH gone AS (DELETE FROM state.push_subscriptions WHERE session_id = ANY($1))
+             INSERT INTO state.revoked_sessions (session_id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING",
+        )
+        .bind(sessions)
+        .execute(&self.inner.pool)
+        .await?;
         for session in self.inner.note(sessions.iter().copied()) {
             self.inner.tell(session);
         }

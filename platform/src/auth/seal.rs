@@ -9,7 +9,7 @@ use crate::config::MasterKey;
 
 const SALT: &[u8] = b"parlance server keys, version 1";
 
-/// The key that seals server keys, derived from the master key for this alone.
+/// A key that seals: server keys, derived from the master key for this alone; or other secrets, one of the server keys.
 pub(super) struct Seal(RandomizedNonceKey);
 
 impl fmt::Debug for Seal {
@@ -26,7 +26,12 @@ impl Seal {
             .expand(&[b"seal"], HKDF_SHA256)
             .and_then(|expanded| expanded.fill(&mut key))
             .expect("32 bytes are one block of SHA-256");
-        Self(RandomizedNonceKey::new(&AES_256_GCM, &key).expect("32 bytes are a key of AES-256"))
+        Self::by(&key)
+    }
+
+    /// By a key that seals nothing else.
+    pub(super) fn by(key: &[u8; 32]) -> Self {
+        Self(RandomizedNonceKey::new(&AES_256_GCM, key).expect("32 bytes are a key of AES-256"))
     }
 
     /// The secret, sealed together with what it belongs to.

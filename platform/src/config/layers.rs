@@ -48,6 +48,13 @@ const SETTINGS: &[Setting] = &[
     setting("refresh_ttl_s", "PARLANCE_REFRESH_TTL_S"),
     setting("refresh_grace_s", "PARLANCE_REFRESH_GRACE_S"),
     setting("ticket_ttl_s", "PARLANCE_TICKET_TTL_S"),
+    setting("push_delay_ms", "PARLANCE_PUSH_DELAY_MS"),
+    setting("push_max_age_s", "PARLANCE_PUSH_MAX_AGE_S"),
+    setting("push_content", "PARLANCE_PUSH_CONTENT"),
+    setting("push_contact", "PARLANCE_PUSH_CONTACT"),
+    setting("push_networks", "PARLANCE_PUSH_NETWORKS"),
+    setting("delivery_retry_ms", "PARLANCE_DELIVERY_RETRY_MS"),
+    setting("delivery_attempts", "PARLANCE_DELIVERY_ATTEMPTS"),
 ];
 
 /// Where a value came from.

@@ -3,6 +3,7 @@
 
 mod layers;
 mod network;
+mod notifications;
 mod origin;
 mod rate_limits;
 mod secret;
@@ -16,6 +17,7 @@ use thiserror::Error;
 use self::layers::{Layers, Shown};
 pub use self::{
     network::Network,
+    notifications::NotificationSettings,
     origin::{Origin, PublicUrl},
     rate_limits::{Rate, RateLimits},
     secret::MasterKey,
@@ -154,6 +156,8 @@ pub struct Config {
     pub refresh_grace: Duration,
     /// Life of a ticket for a WebSocket upgrade.
     pub ticket_ttl: Duration,
+    /// What is pushed and told to webhooks, and how often.
+    pub notifications: NotificationSettings,
     shown: Vec<Shown>,
 }
 
@@ -209,6 +213,7 @@ impl Config {
             refresh_ttl: layers.required("refresh_ttl_s", |text| seconds(text, 1))?,
             refresh_grace: layers.required("refresh_grace_s", |text| seconds(text, 0))?,
             ticket_ttl: layers.required("ticket_ttl_s", |text| seconds(text, 1))?,
+            notifications: NotificationSettings::read(&mut layers)?,
             shown: layers.into_shown(),
         })
     }

@@ -4,6 +4,7 @@ mod files;
 mod jwks;
 mod page;
 mod surface;
+mod vapid;
 
 use axum::body::Bytes;
 use schemas::catalogue::text;
@@ -41,6 +42,7 @@ impl Documents {
 pub(crate) fn router() -> OpenApiRouter<QueryState> {
     OpenApiRouter::new()
         .routes(routes!(jwks::jwks))
+        .routes(routes!(vapid::vapid_public_key))
         .routes(routes!(files::openapi))
         .routes(routes!(files::asyncapi))
         .routes(routes!(files::docs))

@@ -1,7 +1,7 @@
 //! Users and sessions.
 
 use http::Method;
-use schemas::rest::{Page, Session, User};
+use schemas::rest::{Page, PushSubscription, Session, User};
 use uuid::Uuid;
 
 use super::{SESSION, World, at};
@@ -112,4 +112,35 @@ async fn every_guarded_path_wants_a_token_and_head_is_taken_where_get_is() {
         assert_eq!((head.status.as_u16(), head.body.len()), (200, 0), "{path}");
         assert_eq!(head.headers["content-type"], get.headers["content-type"], "{path}");
     }
+}
+
+#[tokio::test]
+async fn push_subscriptions_are_ones_own_that_still_hold() {
+    let world = World::new().await;
+    let (ann, ben) = (world.user("ann", None).await, world.user("ben", None).await);
+    let ids = [1, 2, 3, 4].map(Uuid::from_u128);
+    let session = |nth: usize| if nth == 0 { SESSION } else { Uuid::now_v7() };
+    for (nth, (id, user, ends)) in
+        [(ids[0], ann, 60), (ids[1], ann, 60), (ids[2], ann, -1), (ids[3], ben, 60)].into_iter().enumerate()
+    {
+        sqlx::query(
+            "INSERT INTO state.push_subscriptions
+                    (user_id, subscription_id, session_id, sealed, endpoint_hash, service, created_at, expires_at)
+             VALUES ($1, $2, $3, 'sealed', 'hash', 'https://push.example.net', $4, now() + make_interval(secs => $5))",
+        )
+        .bind(user)
+        .bind(id)
+        .bind(session(nth))
+        .bind(at(i64::try_from(nth).unwrap()))
+        .bind(f64::from(ends))
+        .execute(world.pool())
+        .await
+        .unwrap();
+    }
+    let page: Page<PushSubscription> = world.get(ann, "/v1/users/me/push-subscriptions").await.is();
+    let told: Vec<_> = page.items.iter().map(|item| (item.subscription_id, item.current)).collect();
+    assert_eq!(told, [(ids[0], true), (ids[1], false)]);
+    assert!(page.items.iter().all(|item| item.service == "https://push.example.net"));
+    let key = world.get(ann, "/v1/push/vapid-public-key").await.json();
+    assert_eq!(key["public_key"].as_str().unwrap().len(), 87, "65 bytes");
 }

@@ -3,6 +3,7 @@
 mod find;
 mod me;
 mod one;
+mod push_subscriptions;
 
 use schemas::rest::User;
 use sqlx::Row;
@@ -13,7 +14,11 @@ use utoipa_axum::routes;
 use crate::state::QueryState;
 
 pub(crate) fn router() -> OpenApiRouter<QueryState> {
-    OpenApiRouter::new().routes(routes!(me::me)).routes(routes!(one::one)).routes(routes!(find::find))
+    OpenApiRouter::new()
+        .routes(routes!(me::me))
+        .routes(routes!(one::one))
+        .routes(routes!(find::find))
+        .routes(routes!(push_subscriptions::list))
 }
 
 /// The columns that [`user`] reads, in its order.

@@ -230,3 +230,24 @@ pub struct ReceiptAdvanced {
     #[schema(value_type = String)]
     pub position: PositionToken,
 }
+
+/// `PUT /v1/users/me/push-subscriptions/{id}`: a browser's `PushSubscription` as it is in JSON.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Subscribe {
+    /// Where its push service takes messages for it.
+    pub endpoint: String,
+    /// What they are encrypted with.
+    pub keys: SubscriptionKeys,
+    /// When it ends by itself, in milliseconds since 1970; `expirationTime`, as browsers call it, is as good.
+    #[serde(default, alias = "expirationTime")]
+    pub expiration_time: Option<f64>,
+}
+
+/// The keys of a [`Subscribe`], both in base64url.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SubscriptionKeys {
+    /// The browser's public key on P-256.
+    pub p256dh: String,
+    /// Its authentication secret, of 16 bytes.
+    pub auth: String,
+}

@@ -66,6 +66,32 @@ pub struct Session {
     pub current: bool,
 }
 
+/// A push subscription of one's own, without what others could push by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PushSubscription {
+    /// The subscription.
+    pub subscription_id: Uuid,
+    /// The origin of its push service.
+    pub service: String,
+    /// When it was first made known.
+    #[serde(with = "rfc3339_ms")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: OffsetDateTime,
+    /// When it ends unless it is put again.
+    #[serde(with = "rfc3339_ms")]
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: OffsetDateTime,
+    /// Whether it belongs to the session that asks.
+    pub current: bool,
+}
+
+/// `GET /v1/push/vapid-public-key`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VapidPublicKey {
+    /// What browsers subscribe with as `applicationServerKey`, in base64url.
+    pub public_key: String,
+}
+
 /// A conversation of one's own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Conversation {
