@@ -50,6 +50,8 @@ enum Command {
     Topics(commands::topics::Arguments),
     /// Have records published to Kafka again
     Replay(commands::replay::Arguments),
+    /// Tell servers of others what happens
+    Webhook(commands::webhook::Arguments),
     /// Talk with someone, from a terminal
     Chat(commands::chat::Arguments),
     /// Print the settings that result from flags, environment and file
@@ -100,6 +102,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tail(arguments) => commands::tail::run(&arguments).await,
         Command::Topics(arguments) => commands::topics::run(&arguments).await,
         Command::Replay(arguments) => commands::replay::run(&arguments).await,
+        Command::Webhook(arguments) => commands::webhook::run(&arguments).await,
         Command::Chat(arguments) => commands::chat::run(&arguments).await,
         Command::Config { common, serve } => commands::config::run(&common, &serve),
     }

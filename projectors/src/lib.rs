@@ -16,6 +16,7 @@ mod analytics;
 mod audit;
 mod conversations;
 mod fan_out;
+pub mod notifications;
 mod receipts;
 mod sessions;
 mod timeline;

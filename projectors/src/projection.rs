@@ -18,7 +18,8 @@ pub trait Projection: Send + Sync {
 
     /// Brings the tables up to date: records of any shards, within a shard in order, none of them applied before.
     ///
-    /// Writes by unqualified table names: the connection's search path says which copy of them is meant.
+    /// Writes by unqualified table names: the connection's search path says which copy of them is meant. What is no read
+    /// model it writes elsewhere, and then has to see to it that a rebuild does not write it again.
     async fn apply(&self, connection: &mut PgConnection, batch: &[Arc<Record>]) -> Result<(), ApplyError>;
 }
 
@@ -44,10 +45,12 @@ pub enum Consumer {
     Analytics,
     /// Who did what, for operators.
     Audit,
+    /// What is pushed to those who are away, and told to webhooks.
+    Notifications,
 }
 
 impl Consumer {
-    pub(crate) const ALL: [Self; 3] = [Self::ReadModels, Self::Analytics, Self::Audit];
+    pub(crate) const ALL: [Self; 4] = [Self::ReadModels, Self::Analytics, Self::Audit, Self::Notifications];
 
     /// The name in checkpoints; it never changes.
     pub(crate) fn name(self) -> &'static str {
@@ -55,6 +58,7 @@ impl Consumer {
             Self::ReadModels => "read_models",
             Self::Analytics => "analytics",
             Self::Audit => "audit",
+            Self::Notifications => "notifications",
         }
     }
 
@@ -66,6 +70,7 @@ impl Consumer {
             Self::Analytics => Duration::from_millis(200),
             // Nobody waits for it as for a message: fewer and larger batches cost less.
             Self::Audit => Duration::from_millis(100),
+            Self::Notifications => Duration::from_millis(100),
         }
     }
 }

@@ -3,7 +3,7 @@
 use schemas::Topic;
 
 use crate::projection::{Consumer, Description, Projection};
-use crate::{analytics, audit, conversations, receipts, sessions, timeline, users};
+use crate::{analytics, audit, conversations, notifications, receipts, sessions, timeline, users};
 
 /// A line each. Those of one consumer and topic are applied in this order, in one transaction.
 pub(crate) static PROJECTIONS: &[&dyn Projection] = &[
@@ -14,6 +14,7 @@ pub(crate) static PROJECTIONS: &[&dyn Projection] = &[
     &timeline::Timeline,
     &analytics::Analytics,
     &audit::Audit,
+    &notifications::Notifications,
 ];
 
 /// What one consumer applies of one topic.

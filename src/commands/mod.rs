@@ -12,6 +12,7 @@ pub(crate) mod tail;
 pub(crate) mod topics;
 pub(crate) mod up;
 pub(crate) mod verify;
+pub(crate) mod webhook;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;

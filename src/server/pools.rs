@@ -12,6 +12,7 @@ mod connections {
     pub(super) const STATE: u32 = 4;
     pub(super) const PROJECTIONS: u32 = 6;
     pub(super) const QUERIES: u32 = 12;
+    pub(super) const NOTIFICATIONS: u32 = 3;
 }
 
 /// The pools that a process's roles need.
@@ -22,6 +23,8 @@ pub(super) struct Pools {
     pub(super) log: PgPool,
     /// For projectors alone.
     pub(super) projections: Option<PgPool>,
+    /// For projectors alone, what is sent to others: receivers may be many.
+    pub(super) notifications: Option<PgPool>,
     /// For query-api alone.
     pub(super) queries: Option<PgPool>,
 }
@@ -31,22 +34,22 @@ impl Pools {
         let state = database.pool("state", connections::STATE).await?;
         let reads_log = roles.has(Role::CommandApi) || roles.want_bus();
         let log = if reads_log { database.pool("log", connections::LOG).await? } else { state.clone() };
-        let projections = if roles.has(Role::Projectors) {
-            Some(database.pool("projections", connections::PROJECTIONS).await?)
-        } else {
-            None
-        };
+        let (mut projections, mut notifications) = (None, None);
+        if roles.has(Role::Projectors) {
+            projections = Some(database.pool("projections", connections::PROJECTIONS).await?);
+            notifications = Some(database.pool("notifications", connections::NOTIFICATIONS).await?);
+        }
         let queries = if roles.has(Role::QueryApi) {
             let server = query_api::steady_plans(database.server().clone());
             Some(connect(&server, &PoolSettings::named("queries", connections::QUERIES)).await?)
         } else {
             None
         };
-        Ok(Self { state, log, projections, queries })
+        Ok(Self { state, log, projections, notifications, queries })
     }
 
     pub(super) async fn close(&self) {
-        for pool in [&self.queries, &self.projections].into_iter().flatten() {
+        for pool in [&self.queries, &self.notifications, &self.projections].into_iter().flatten() {
             pool.close().await;
         }
         self.log.close().await;

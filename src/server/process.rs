@@ -16,6 +16,7 @@ use platform::leases::Leases;
 use platform::lifecycle::Lifecycle;
 use platform::redis::Redis;
 use platform::registry;
+use projectors::notifications;
 use query_api::gateway::{self, CommandPort, Gateway, RemoteCommands};
 use query_api::{Dependencies, Dependency, Documents, QueryState};
 use relay::{Leadership, Relay, RelayStatus};
@@ -23,7 +24,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Auth;
-use super::engines::{Engines, EventBus};
+use super::engines::{Engines, EventBus, schema_base};
 use super::in_process::InProcessCommands;
 use super::notary;
 use super::pools::Pools;
@@ -103,6 +104,9 @@ impl Process<'_> {
             if let Some(signing) = signing {
                 self.essential("notary", signing.run(self.stop()));
             }
+        }
+        if let Some(pool) = &self.pools.notifications {
+            self.notifications(pool, &auth, &engines)?;
         }
         parts.dependencies.extend(engines.redis.map(redis_dependency));
         Ok(parts)
@@ -225,6 +229,23 @@ impl Process<'_> {
             };
             self.essential("projectors", projectors::run(projectors, self.stop()));
         }
+        Ok(())
+    }
+
+    /// What is pushed to those who are away, and told to webhooks.
+    fn notifications(&self, pool: &PgPool, auth: &Auth, engines: &Engines) -> anyhow::Result<()> {
+        let mut settings = self.config.notifications.clone();
+        let public_url = self.config.public_url.as_ref().map(|url| url.join(""));
+        settings.contact = settings.contact.or(public_url.filter(|url| url.starts_with("https://")));
+        let parts = notifications::Parts {
+            pool: pool.clone(),
+            live: Arc::clone(&engines.live),
+            keyring: auth.authenticator.keyring().clone(),
+            settings,
+            schema_base: schema_base(self.config.public_url.as_ref()),
+        };
+        let deliver = notifications::deliver(parts, self.stop()).context("nothing can be called over TLS")?;
+        self.essential("notifications", deliver);
         Ok(())
     }
 

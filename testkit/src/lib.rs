@@ -7,6 +7,7 @@ mod eventually;
 mod fault_proxy;
 pub mod history;
 pub mod kafka;
+pub mod receivers;
 pub mod redis;
 
 pub use cluster::{Cluster, Durability};

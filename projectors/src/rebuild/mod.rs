@@ -257,14 +257,13 @@ impl Rebuild {
             parked_keys: self.progress.parked_keys.clone(),
             parked: Vec::new(),
         };
-        let all = |form: &dyn Fn(&str) -> String, between: &str| {
-            tables.iter().map(|table| form(table)).collect::<Vec<_>>().join(between)
-        };
-        let old = all(&|table| format!("{LIVE}.{table}"), ", ");
         let mut transaction = self.connection.begin().await?;
         // Sends autovacuum away, which would outlast our short wait for readers; hinders nobody else.
-        let alone = format!("SET LOCAL lock_timeout TO '10s'; LOCK TABLE {old} IN SHARE UPDATE EXCLUSIVE MODE");
-        run(&mut transaction, alone).await?;
+        if !tables.is_empty() {
+            let old = all(tables, &|table| format!("{LIVE}.{table}"), ", ");
+            let alone = format!("SET LOCAL lock_timeout TO '10s'; LOCK TABLE {old} IN SHARE UPDATE EXCLUSIVE MODE");
+            run(&mut transaction, alone).await?;
+        }
         // No runner moves a checkpoint from here on, and none holds a table while it waits for that.
         let fence = "SET LOCAL synchronous_commit TO on; LOCK TABLE read.checkpoints IN EXCLUSIVE MODE";
         run(&mut transaction, format!("SET LOCAL idle_in_transaction_session_timeout TO '{SILENCE}'; {fence}")).await?;
@@ -287,21 +286,9 @@ impl Rebuild {
                 return Err(RebuildError::Behind(name));
             }
         }
-        let views = definition::views(&mut transaction, tables).await?;
-        // Views first, as their readers lock them.
-        let names = views.iter().map(|view| view.name.as_str()).chain([old.as_str()]);
-        let alone = format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", names.collect::<Vec<_>>().join(", "));
-        run(&mut transaction, format!("SET LOCAL lock_timeout TO '{READERS}'; {alone}")).await?;
-        let aside = format!("{}_old", self.schema);
-        let out = all(&|table| format!("ALTER TABLE {LIVE}.{table} SET SCHEMA {aside}"), "; ");
-        let moves = all(&|table| format!("ALTER TABLE {}.{table} SET SCHEMA {LIVE}", self.schema), "; ");
-        run(&mut transaction, format!("CREATE SCHEMA {aside}; {out}; {moves}")).await?;
-        for view in views {
-            run(&mut transaction, view.replace()).await?;
+        if !tables.is_empty() {
+            exchange(&mut transaction, &self.schema, tables).await?;
         }
-        // Not in cascade: a view that came a moment ago is nothing to lose in silence.
-        let drop = all(&|table| format!("{aside}.{table}"), ", ");
-        run(&mut transaction, format!("DROP TABLE {drop}; DROP SCHEMA {aside}")).await?;
         place(&mut transaction, name, &progress.reached).await?;
         sqlx::query("DELETE FROM read.parked WHERE projection = $1").bind(name).execute(&mut *transaction).await?;
         careful::save(&mut transaction, name, &self.progress.parked).await?;
@@ -311,6 +298,31 @@ impl Rebuild {
         self.progress.records = progress.records;
         Ok(())
     }
+}
+
+/// Something of each table.
+fn all(tables: &[&str], form: &dyn Fn(&str) -> String, between: &str) -> String {
+    tables.iter().map(|table| form(table)).collect::<Vec<_>>().join(between)
+}
+
+/// Puts the tables of a schema in the place of the live ones, which are dropped.
+async fn exchange(connection: &mut PgConnection, schema: &str, tables: &[&str]) -> Result<(), sqlx::Error> {
+    let views = definition::views(connection, tables).await?;
+    // Views first, as their readers lock them.
+    let old = all(tables, &|table| format!("{LIVE}.{table}"), ", ");
+    let names = views.iter().map(|view| view.name.as_str()).chain([old.as_str()]);
+    let alone = format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", names.collect::<Vec<_>>().join(", "));
+    run(connection, format!("SET LOCAL lock_timeout TO '{READERS}'; {alone}")).await?;
+    let aside = format!("{schema}_old");
+    let out = all(tables, &|table| format!("ALTER TABLE {LIVE}.{table} SET SCHEMA {aside}"), "; ");
+    let moves = all(tables, &|table| format!("ALTER TABLE {schema}.{table} SET SCHEMA {LIVE}"), "; ");
+    run(connection, format!("CREATE SCHEMA {aside}; {out}; {moves}")).await?;
+    for view in views {
+        run(connection, view.replace()).await?;
+    }
+    // Not in cascade: a view that came a moment ago is nothing to lose in silence.
+    let drop = all(tables, &|table| format!("{aside}.{table}"), ", ");
+    run(connection, format!("DROP TABLE {drop}; DROP SCHEMA {aside}")).await
 }
 
 impl Progress {

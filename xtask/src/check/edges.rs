@@ -57,7 +57,7 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ("event-store", &["axum", "hyper", "reqwest", "tower"], "the log knows no HTTP"),
     ("notary", &["axum"], "the notary knows no HTTP"),
     ("relay", &["axum"], "the relay knows no HTTP"),
-    ("projectors", &["axum"], "projections know no HTTP"),
+    ("projectors", &["axum"], "projections serve nothing"),
 ];
 
 /// What is built on what it must not be built on.

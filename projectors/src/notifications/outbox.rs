@@ -1,0 +1,141 @@
+//! What is to be sent: taken for a while by one process, and gone once its receiver has it.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use sqlx::types::Json;
+use sqlx::{PgExecutor, PgPool};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::call::PATIENCE;
+
+/// How long whoever took a delivery has for it; after that it is taken again. Longer than a receiver may take to answer.
+pub(super) const CLAIM: Duration = PATIENCE.saturating_mul(2);
+
+/// One event for one target, to be sent now.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub(super) struct Delivery {
+    pub(super) event_id: Uuid,
+    pub(super) target_id: Uuid,
+    pub(super) kind: String,
+    pub(super) event_type: String,
+    pub(super) body: Json<Value>,
+    pub(super) user_id: Option<Uuid>,
+    pub(super) conversation_id: Option<Uuid>,
+    pub(super) seq: Option<i64>,
+    pub(super) at: OffsetDateTime,
+    /// Tries with this one.
+    pub(super) attempts: i32,
+}
+
+/// What is due for webhooks, for each no more than there is room for.
+pub(super) async fn claim_webhooks(pool: &PgPool, rooms: &[(Uuid, i32)]) -> Result<Vec<Delivery>, sqlx::Error> {
+    sqlx::query_as(
+        "WITH due AS MATERIALIZED ( \
+             SELECT d.event_id, d.target_id FROM unnest($1::uuid[], $2::integer[]) AS t(target_id, room) \
+              CROSS JOIN LATERAL ( \
+                    SELECT event_id, target_id FROM state.deliveries \
+                     WHERE target_id = t.target_id AND due_at <= now() \
+                     ORDER BY due_at LIMIT t.room FOR UPDATE SKIP LOCKED) d) \
+         UPDATE state.deliveries d SET due_at = now() + $3, attempts = d.attempts + 1 \
+           FROM due WHERE d.event_id = due.event_id AND d.target_id = due.target_id \
+         RETURNING d.event_id, d.target_id, d.kind, d.event_type, d.body, d.user_id, d.conversation_id, d.seq, d.at, \
+                   d.attempts",
+    )
+    .bind(rooms.iter().map(|(target, _)| *target).collect::<Vec<_>>())
+    .bind(rooms.iter().map(|(_, room)| *room).collect::<Vec<_>>())
+    .bind(CLAIM)
+    .fetch_all(pool)
+    .await
+}
+
+/// What is due of pushes.
+pub(super) async fn claim_pushes(pool: &PgPool, room: i64) -> Result<Vec<Delivery>, sqlx::Error> {
+    sqlx::query_as(
+        "WITH due AS MATERIALIZED ( \
+             SELECT event_id, target_id FROM state.deliveries WHERE kind = 'push' AND due_at <= now() \
+              ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED) \
+         UPDATE state.deliveries d SET due_at = now() + $2, attempts = d.attempts + 1 \
+           FROM due WHERE d.event_id = due.event_id AND d.target_id = due.target_id \
+         RETURNING d.event_id, d.target_id, d.kind, d.event_type, d.body, d.user_id, d.conversation_id, d.seq, d.at, \
+                   d.attempts",
+    )
+    .bind(room)
+    .bind(CLAIM)
+    .fetch_all(pool)
+    .await
+}
+
+impl Delivery {
+    /// It is not to be sent any more.
+    pub(super) async fn done(&self, database: impl PgExecutor<'_>) -> Result<(), sqlx::Error> {
+        sqlx::query("DELETE FROM state.deliveries WHERE event_id = $1 AND target_id = $2")
+            .bind(self.event_id)
+            .bind(self.target_id)
+            .execute(database)
+            .await?;
+        Ok(())
+    }
+
+    /// It is tried again after `wait`.
+    pub(super) async fn postpone(
+        &self,
+        database: impl PgExecutor<'_>,
+        wait: Duration,
+        error: &str,
+    ) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "UPDATE state.deliveries SET due_at = now() + $3, error = $4 WHERE event_id = $1 AND target_id = $2",
+        )
+        .bind(self.event_id)
+        .bind(self.target_id)
+        .bind(wait)
+        .bind(error)
+        .execute(database)
+        .await?;
+        Ok(())
+    }
+
+    /// It is given up, and kept for whoever wants it tried again.
+    pub(super) async fn bury(&self, database: impl PgExecutor<'_>, error: &str) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "WITH dead AS (DELETE FROM state.deliveries WHERE event_id = $1 AND target_id = $2 RETURNING *) \
+             INSERT INTO state.dead_deliveries AS d \
+                    (event_id, target_id, kind, event_type, body, user_id, conversation_id, seq, at, attempts, error) \
+             SELECT event_id, target_id, kind, event_type, body, user_id, conversation_id, seq, at, attempts, $3 \
+               FROM dead \
+             ON CONFLICT (event_id, target_id) DO UPDATE SET \
+                    attempts = excluded.attempts, error = excluded.error, died_at = excluded.died_at",
+        )
+        .bind(self.event_id)
+        .bind(self.target_id)
+        .bind(error)
+        .execute(database)
+        .await?;
+        Ok(())
+    }
+}
+
+/// How many wait, by kind, as far as it is worth counting.
+pub(super) async fn waiting(pool: &PgPool) -> Result<Vec<(String, i64)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT k.kind, (SELECT count(*) FROM (SELECT FROM state.deliveries d WHERE d.kind = k.kind LIMIT 100000) some) \
+           FROM (VALUES ('push'), ('webhook')) AS k(kind)",
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Removes what nobody can want any more.
+pub(super) async fn sweep(pool: &PgPool) -> Result<(), sqlx::Error> {
+    for statement in [
+        "DELETE FROM state.push_subscriptions WHERE expires_at < now()",
+        "DELETE FROM state.dead_deliveries WHERE died_at < now() - interval '30 days'",
+        "DELETE FROM state.deliveries d WHERE kind = 'webhook' \
+            AND NOT EXISTS (SELECT FROM state.webhooks w WHERE w.webhook_id = d.target_id)",
+    ] {
+        sqlx::query(statement).execute(pool).await?;
+    }
+    Ok(())
+}

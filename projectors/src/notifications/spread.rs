@@ -1,0 +1,159 @@
+//! From a message to those who are to be pushed: its members who are away, found once the read models have got there.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use platform::live::{Device, LiveBus};
+use schemas::rfc3339_ms;
+use sqlx::{PgConnection, PgPool};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::push::Told;
+
+/// Messages at once: conversations may have thousands of members.
+const AT_ONCE: i64 = 20;
+
+/// A message of which nobody was told yet.
+#[derive(sqlx::FromRow)]
+struct Message {
+    event_id: Uuid,
+    conversation_id: Uuid,
+    seq: i64,
+    message_id: Uuid,
+    sender_id: Uuid,
+    at: OffsetDateTime,
+}
+
+/// A subscription of a member, who may be away.
+#[derive(sqlx::FromRow)]
+struct Candidate {
+    event_id: Uuid,
+    target_id: Uuid,
+    user_id: Uuid,
+}
+
+/// Writes down pushes of some messages, to be sent after `delay`; how many messages there were. What is older than
+/// `max_age` is dropped, whether the read models have it or not.
+pub(super) async fn spread(
+    pool: &PgPool,
+    live: &dyn LiveBus,
+    delay: Duration,
+    max_age: Duration,
+) -> Result<usize, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let messages: Vec<Message> = sqlx::query_as(
+        "SELECT event_id, conversation_id, seq, message_id, sender_id, at FROM state.notifiable_messages e \
+          WHERE e.at < now() - $1 \
+             OR EXISTS (SELECT FROM read.checkpoints c \
+                         WHERE c.projection = 'conversations' AND c.topic = e.topic AND c.shard = e.shard \
+                           AND c.position >= e.position) \
+          ORDER BY event_id LIMIT $2 FOR UPDATE OF e SKIP LOCKED",
+    )
+    .bind(max_age)
+    .bind(AT_ONCE)
+    .fetch_all(&mut *transaction)
+    .await?;
+    if messages.is_empty() {
+        return Ok(0);
+    }
+    let oldest = OffsetDateTime::now_utc() - max_age;
+    let (recent, stale): (Vec<&Message>, Vec<&Message>) = messages.iter().partition(|message| message.at >= oldest);
+    metrics::counter!("parlance_notifications_quiet_total", "reason" => "stale").increment(stale.len() as u64);
+    let candidates = candidates(&mut transaction, &recent).await?;
+    let online = online(&mut transaction, live, &candidates).await?;
+    let away: Vec<&Candidate> = candidates.iter().filter(|one| !online.contains(&one.user_id)).collect();
+    let connected = candidates.len() - away.len();
+    metrics::counter!("parlance_notifications_quiet_total", "reason" => "online").increment(connected as u64);
+    write(&mut transaction, &recent, &away, delay).await?;
+    sqlx::query("DELETE FROM state.notifiable_messages WHERE event_id = ANY($1)")
+        .bind(messages.iter().map(|message| message.event_id).collect::<Vec<_>>())
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(messages.len())
+}
+
+/// The subscriptions of those who were members then and still are, without the sender.
+async fn candidates(connection: &mut PgConnection, messages: &[&Message]) -> Result<Vec<Candidate>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT e.event_id, s.target_id, s.user_id \
+           FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[]) \
+                AS e(event_id, conversation_id, seq, sender_id) \
+           JOIN read.members m ON m.conversation_id = e.conversation_id AND m.joined_seq < e.seq \
+                              AND m.left_seq IS NULL AND m.user_id <> e.sender_id \
+           JOIN state.push_subscriptions s ON s.user_id = m.user_id AND s.expires_at > now() \
+          WHERE NOT EXISTS (SELECT FROM state.revoked_sessions r WHERE r.session_id = s.session_id)",
+    )
+    .bind(messages.iter().map(|message| message.event_id).collect::<Vec<_>>())
+    .bind(messages.iter().map(|message| message.conversation_id).collect::<Vec<_>>())
+    .bind(messages.iter().map(|message| message.seq).collect::<Vec<_>>())
+    .bind(messages.iter().map(|message| message.sender_id).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await
+}
+
+/// Those who have a device connected, by the devices of their sessions.
+async fn online(
+    connection: &mut PgConnection,
+    live: &dyn LiveBus,
+    candidates: &[Candidate],
+) -> Result<HashSet<Uuid>, sqlx::Error> {
+    let users: HashSet<Uuid> = candidates.iter().map(|candidate| candidate.user_id).collect();
+    if users.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let devices: Vec<(Uuid, Uuid)> =
+        sqlx::query_as("SELECT DISTINCT user_id, device_id FROM read.sessions WHERE user_id = ANY($1)")
+            .bind(users.into_iter().collect::<Vec<_>>())
+            .fetch_all(connection)
+            .await?;
+    let devices: Vec<Device> = devices.into_iter().map(|(user_id, device_id)| Device { user_id, device_id }).collect();
+    Ok(live.connected_of(&devices).await.into_iter().map(|device| device.user_id).collect())
+}
+
+async fn write(
+    connection: &mut PgConnection,
+    messages: &[&Message],
+    away: &[&Candidate],
+    delay: Duration,
+) -> Result<(), sqlx::Error> {
+    if away.is_empty() {
+        return Ok(());
+    }
+    let told = |message: &&Message| {
+        let told = Told {
+            kind: "message.sent".to_owned(),
+            event_id: message.event_id,
+            conversation_id: message.conversation_id,
+            seq: message.seq.cast_unsigned(),
+            message_id: message.message_id,
+            sender_id: message.sender_id,
+            sent_at: rfc3339_ms::Display(message.at).to_string(),
+            content: None,
+        };
+        serde_json::to_string(&told).expect("text and numbers are JSON")
+    };
+    sqlx::query(
+        "INSERT INTO state.deliveries \
+                (event_id, target_id, kind, event_type, body, user_id, conversation_id, seq, at, due_at) \
+         SELECT e.event_id, p.target_id, 'push', 'message.sent', e.body::json, p.user_id, e.conversation_id, e.seq, \
+                e.at, now() + $9 \
+           FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS p(event_id, target_id, user_id) \
+           JOIN unnest($4::uuid[], $5::uuid[], $6::bigint[], $7::timestamptz[], $8::text[]) \
+                AS e(event_id, conversation_id, seq, at, body) USING (event_id) \
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(away.iter().map(|one| one.event_id).collect::<Vec<_>>())
+    .bind(away.iter().map(|one| one.target_id).collect::<Vec<_>>())
+    .bind(away.iter().map(|one| one.user_id).collect::<Vec<_>>())
+    .bind(messages.iter().map(|message| message.event_id).collect::<Vec<_>>())
+    .bind(messages.iter().map(|message| message.conversation_id).collect::<Vec<_>>())
+    .bind(messages.iter().map(|message| message.seq).collect::<Vec<_>>())
+    .bind(messages.iter().map(|message| message.at).collect::<Vec<_>>())
+    .bind(messages.iter().map(told).collect::<Vec<_>>())
+    .bind(delay)
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,285 @@
+//! Sends what is written down: in every process that projects, some at a time, none of them twice at once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use platform::auth::Keyring;
+use platform::config::NotificationSettings;
+use platform::live::LiveBus;
+use reqwest::Url;
+use serde_json::Value;
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use tokio::task::{Id, JoinSet};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::call::Caller;
+use super::outbox::{self, Delivery};
+use super::outcome::{Outcome, wait};
+use super::quiet::{self, Push};
+use super::spread::spread;
+use super::webhooks::{self, Receiver};
+use super::{push, webhook};
+use crate::backoff::Backoff;
+
+/// How often is looked for what is due, while nothing is.
+const PACE: Duration = Duration::from_millis(200);
+/// Deliveries of a process under way.
+const AT_ONCE: usize = 32;
+/// Of these, at most so many to one webhook: one that hangs holds up no other.
+const TO_ONE: usize = 4;
+/// How long deliveries under way are waited for at the end; others take them up later.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How often what waits is counted, and what is old removed.
+const COUNT: Duration = Duration::from_secs(15);
+const COUNTS_A_SWEEP: u32 = 40;
+
+/// What delivering needs.
+pub struct Parts {
+    /// The database of shared state and read models.
+    pub pool: PgPool,
+    /// Knows who is connected.
+    pub live: Arc<dyn LiveBus>,
+    /// Opens secrets, and signs what is pushed.
+    pub keyring: Keyring,
+    /// What is sent, and how often.
+    pub settings: NotificationSettings,
+    /// Where the schemas of events are found, without a slash at the end.
+    pub schema_base: String,
+}
+
+/// Sends until `shutdown`.
+///
+/// # Errors
+/// None but those of a system without roots of trust for TLS.
+pub fn deliver(parts: Parts, shutdown: CancellationToken) -> reqwest::Result<impl Future<Output = ()> + Send> {
+    describe_metrics();
+    let courier = Arc::new(Courier {
+        to_webhooks: Caller::new(true)?,
+        to_browsers: Caller::new(parts.settings.anywhere)?,
+        parts,
+    });
+    Ok(async move {
+        let mut flight = Flight::default();
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = courier.keep_on(&mut flight) => {}
+            () = courier.keep_house() => {}
+        }
+        if timeout(FAREWELL, flight.land()).await.is_err() {
+            tracing::info!("deliveries under way are left to whoever takes them up");
+        }
+    })
+}
+
+struct Courier {
+    parts: Parts,
+    to_webhooks: Caller,
+    to_browsers: Caller,
+}
+
+/// Deliveries under way, and to whom.
+#[derive(Default)]
+struct Flight {
+    tasks: JoinSet<()>,
+    targets: HashMap<Id, Uuid>,
+}
+
+impl Flight {
+    fn begin(&mut self, target: Uuid, delivery: impl Future<Output = ()> + Send + 'static) {
+        let handle = self.tasks.spawn(delivery);
+        self.targets.insert(handle.id(), target);
+    }
+
+    fn room(&self) -> usize {
+        AT_ONCE.saturating_sub(self.tasks.len())
+    }
+
+    fn room_for(&self, target: Uuid) -> usize {
+        TO_ONE.saturating_sub(self.targets.values().filter(|other| **other == target).count()).min(self.room())
+    }
+
+    /// Waits until one has ended, and takes note of all that have; for ever while none is under way.
+    async fn landed(&mut self) {
+        let Some(first) = self.tasks.join_next_with_id().await else { return std::future::pending().await };
+        let mut ended = Some(first);
+        while let Some(result) = ended {
+            let id = result.map_or_else(|error| error.id(), |(id, ())| id);
+            self.targets.remove(&id);
+            ended = self.tasks.try_join_next_with_id();
+        }
+    }
+
+    async fn land(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+impl Courier {
+    async fn keep_on(self: &Arc<Self>, flight: &mut Flight) {
+        let mut backoff = Backoff::default();
+        loop {
+            let pause = match self.round(flight).await {
+                Ok(found) => {
+                    if backoff.succeeded() {
+                        tracing::info!("notifications go on");
+                    }
+                    if found && flight.room() > 0 { Duration::ZERO } else { PACE }
+                }
+                Err(error) => {
+                    let (wait, error): (_, &dyn std::error::Error) = (backoff.failed(), &error);
+                    tracing::warn!(error, "notifications wait {wait:?}, and try again");
+                    wait
+                }
+            };
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = flight.landed() => {}
+            }
+        }
+    }
+
+    /// Finds who is to be told, and begins what is due; whether there was anything.
+    async fn round(self: &Arc<Self>, flight: &mut Flight) -> Result<bool, sqlx::Error> {
+        let Parts { pool, live, keyring, settings, .. } = &self.parts;
+        let spread = spread(pool, &**live, settings.delay, settings.max_age).await?;
+        let receivers: HashMap<Uuid, Arc<Receiver>> = webhooks::receivers(pool, keyring).await?;
+        let rooms: Vec<(Uuid, i32)> = receivers
+            .keys()
+            .map(|id| (*id, i32::try_from(flight.room_for(*id)).unwrap_or(i32::MAX)))
+            .filter(|(_, room)| *room > 0)
+            .collect();
+        let mut due = if rooms.is_empty() { Vec::new() } else { outbox::claim_webhooks(pool, &rooms).await? };
+        let room = i64::try_from(flight.room().saturating_sub(due.len())).unwrap_or(i64::MAX);
+        let pushes = if room > 0 { outbox::claim_pushes(pool, room).await? } else { Vec::new() };
+        let mut looked = quiet::look(pool, keyring, &pushes).await?;
+        let found = spread > 0 || !due.is_empty() || !pushes.is_empty();
+        for delivery in due.drain(..) {
+            // Removed or switched off since: the rest goes with it, or waits.
+            let Some(receiver) = receivers.get(&delivery.target_id).cloned() else { continue };
+            let courier = Arc::clone(self);
+            flight.begin(delivery.target_id, async move {
+                let outcome = courier.tell(&receiver, &delivery).await;
+                courier.finish(&delivery, outcome).await;
+            });
+        }
+        for delivery in pushes {
+            let push = looked.remove(&(delivery.event_id, delivery.target_id));
+            let push = push.unwrap_or(Push::Quiet("unsubscribed"));
+            let courier = Arc::clone(self);
+            flight.begin(delivery.target_id, async move {
+                let outcome = courier.push(push, &delivery).await;
+                courier.finish(&delivery, outcome).await;
+            });
+        }
+        Ok(found)
+    }
+
+    async fn tell(&self, receiver: &Receiver, delivery: &Delivery) -> Outcome {
+        let mut event = delivery.body.0.clone();
+        if let Some(path) = event["dataschema"].as_str() {
+            event["dataschema"] = Value::from(format!("{}{path}", self.parts.schema_base));
+        }
+        let Ok(url) = Url::parse(&receiver.url) else { return Outcome::Refused("its URL is none".to_owned()) };
+        webhook::send(&self.to_webhooks, url, &receiver.secret, delivery.event_id, &event).await
+    }
+
+    async fn push(&self, push: Push, delivery: &Delivery) -> Outcome {
+        let (target, content) = match push {
+            Push::Send(target, content) => (target, content),
+            Push::Quiet(reason) => return Outcome::Quiet(reason),
+        };
+        let settings = &self.parts.settings;
+        if OffsetDateTime::now_utc() - delivery.at > settings.max_age {
+            return Outcome::Quiet("stale");
+        }
+        let Ok(mut told) = serde_json::from_value::<push::Told>(delivery.body.0.clone()) else {
+            return Outcome::Refused("what it was to tell cannot be read".to_owned());
+        };
+        if let Some(content) = content.filter(|_| settings.content) {
+            told = told.saying(&content);
+        }
+        push::send(&self.to_browsers, self.parts.keyring.push(), settings.contact.as_deref(), &target, &told).await
+    }
+
+    /// Writes down what came of a delivery. What cannot be written is sent again, since nobody knows that it was taken.
+    async fn finish(&self, delivery: &Delivery, outcome: Outcome) {
+        if let Err(error) = self.conclude(delivery, outcome).await {
+            let (event_id, error): (_, &dyn std::error::Error) = (delivery.event_id, &error);
+            tracing::warn!(%event_id, error, "what came of a delivery of {event_id} cannot be written down");
+        }
+    }
+
+    async fn conclude(&self, delivery: &Delivery, outcome: Outcome) -> Result<(), sqlx::Error> {
+        let Parts { pool, settings, .. } = &self.parts;
+        let (event_id, target_id, kind) = (delivery.event_id, delivery.target_id, delivery.kind.clone());
+        let attempts = u32::try_from(delivery.attempts).unwrap_or(0);
+        match outcome {
+            Outcome::Taken => {
+                delivery.done(pool).await?;
+                let took = (OffsetDateTime::now_utc() - delivery.at).as_seconds_f64().max(0.0);
+                metrics::histogram!("parlance_notification_seconds", "kind" => kind.clone()).record(took);
+                metrics::counter!("parlance_notifications_sent_total", "kind" => kind).increment(1);
+            }
+            Outcome::Quiet(reason) => {
+                delivery.done(pool).await?;
+                metrics::counter!("parlance_notifications_quiet_total", "reason" => reason).increment(1);
+            }
+            Outcome::Gone if delivery.kind == "push" => {
+                webhooks::forget_browser(pool, target_id).await?;
+                metrics::counter!("parlance_notifications_quiet_total", "reason" => "gone").increment(1);
+            }
+            Outcome::Gone => {
+                webhooks::set_enabled(pool, target_id, false).await?;
+                delivery.bury(pool, "answered 410").await?;
+                metrics::counter!("parlance_notifications_dead_total", "kind" => kind).increment(1);
+                tracing::warn!(webhook = %target_id, "the webhook {target_id} says that it is gone, and is switched off");
+            }
+            Outcome::Again { after, error } if attempts < settings.attempts => {
+                delivery.postpone(pool, wait(settings.retry, attempts, after), &error).await?;
+                metrics::counter!("parlance_notifications_failed_total", "kind" => kind).increment(1);
+                tracing::debug!(%event_id, target = %target_id, attempts, error, "{event_id} is delivered later");
+            }
+            Outcome::Again { error, .. } | Outcome::Refused(error) => {
+                delivery.bury(pool, &error).await?;
+                metrics::counter!("parlance_notifications_dead_total", "kind" => kind).increment(1);
+                let event_type = &delivery.event_type;
+                tracing::warn!(%event_id, target = %target_id, attempts, error, "{event_type} {event_id} is given up");
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts what waits, and now and then removes what is old.
+    async fn keep_house(&self) {
+        let mut pace = interval(COUNT);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for round in 0_u32.. {
+            pace.tick().await;
+            let pool = &self.parts.pool;
+            let kept = async {
+                for (kind, count) in outbox::waiting(pool).await? {
+                    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+                    metrics::gauge!("parlance_notifications_waiting", "kind" => kind).set(count as f64);
+                }
+                if round.is_multiple_of(COUNTS_A_SWEEP) { outbox::sweep(pool).await } else { Ok(()) }
+            };
+            if let Err(error) = kept.await {
+                let error: &dyn std::error::Error = &error;
+                tracing::debug!(error, "what waits is not counted this time");
+            }
+        }
+    }
+}
+
+fn describe_metrics() {
+    metrics::describe_counter!("parlance_notifications_sent_total", "Pushes and deliveries that were taken.");
+    metrics::describe_counter!("parlance_notifications_failed_total", "Tries that are repeated.");
+    metrics::describe_counter!("parlance_notifications_dead_total", "Pushes and deliveries that were given up.");
+    metrics::describe_counter!("parlance_notifications_quiet_total", "Pushes that were not sent, by reason.");
+    metrics::describe_gauge!("parlance_notifications_waiting", "What waits to be sent, up to 100,000 of a kind.");
+    metrics::describe_histogram!("parlance_notification_seconds", "From an event to its being taken.");
+}
