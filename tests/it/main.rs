@@ -7,6 +7,7 @@ mod blows;
 mod chat;
 mod crowd;
 mod kills;
+mod notifications;
 mod people;
 mod rebuild;
 mod records;

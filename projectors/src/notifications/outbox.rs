@@ -13,6 +13,9 @@ use super::call::PATIENCE;
 /// How long whoever took a delivery has for it; after that it is taken again. Longer than a receiver may take to answer.
 pub(super) const CLAIM: Duration = PATIENCE.saturating_mul(2);
 
+/// Pushes that are looked at once, to find some of different users.
+const WINDOW: i64 = 500;
+
 /// One event for one target, to be sent now.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub(super) struct Delivery {
@@ -50,24 +53,43 @@ pub(super) async fn claim_webhooks(pool: &PgPool, rooms: &[(Uuid, i32)]) -> Resu
     .await
 }
 
-/// What is due of pushes.
-pub(super) async fn claim_pushes(pool: &PgPool, room: i64) -> Result<Vec<Delivery>, sqlx::Error> {
+/// What is due of pushes: of each user no more than `to_one`, and nothing of those who are `busy`.
+pub(super) async fn claim_pushes(
+    pool: &PgPool,
+    room: i64,
+    to_one: i64,
+    busy: &[Uuid],
+) -> Result<Vec<Delivery>, sqlx::Error> {
     sqlx::query_as(
-        "WITH due AS MATERIALIZED ( \
-             SELECT event_id, target_id FROM state.deliveries WHERE kind = 'push' AND due_at <= now() \
-              ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED) \
-         UPDATE state.deliveries d SET due_at = now() + $2, attempts = d.attempts + 1 \
+        "WITH head AS ( \
+             SELECT event_id, target_id, row_number() OVER (PARTITION BY user_id ORDER BY due_at) AS nth \
+               FROM (SELECT event_id, target_id, user_id, due_at FROM state.deliveries \
+                      WHERE kind = 'push' AND due_at <= now() AND user_id <> ALL($3) \
+                      ORDER BY due_at LIMIT $5) AS first), \
+         due AS MATERIALIZED ( \
+             SELECT d.event_id, d.target_id FROM state.deliveries d JOIN head USING (event_id, target_id) \
+              WHERE head.nth <= $2 AND d.due_at <= now() \
+              ORDER BY d.due_at LIMIT $1 FOR UPDATE OF d SKIP LOCKED) \
+         UPDATE state.deliveries d SET due_at = now() + $4, attempts = d.attempts + 1 \
            FROM due WHERE d.event_id = due.event_id AND d.target_id = due.target_id \
          RETURNING d.event_id, d.target_id, d.kind, d.event_type, d.body, d.user_id, d.conversation_id, d.seq, d.at, \
                    d.attempts",
     )
     .bind(room)
+    .bind(to_one)
+    .bind(busy)
     .bind(CLAIM)
+    .bind(WINDOW)
     .fetch_all(pool)
     .await
 }
 
 impl Delivery {
+    /// Who is held to a few at once: the webhook, or the user, whose browsers may be of any service that they name.
+    pub(super) fn owner(&self) -> Uuid {
+        self.user_id.unwrap_or(self.target_id)
+    }
+
     /// It is not to be sent any more.
     pub(super) async fn done(&self, database: impl PgExecutor<'_>) -> Result<(), sqlx::Error> {
         sqlx::query("DELETE FROM state.deliveries WHERE event_id = $1 AND target_id = $2")

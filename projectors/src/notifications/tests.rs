@@ -99,7 +99,11 @@ impl Scene {
 
     /// A browser of somebody's, whose session is on this device.
     async fn browser(&self, user: Uuid, number: u128) -> Arc<Browser> {
-        let browser = self.pushes.subscribe(&self.keyring.push().public());
+        self.browser_at(&self.pushes, user, number).await
+    }
+
+    async fn browser_at(&self, service: &PushService, user: Uuid, number: u128) -> Arc<Browser> {
+        let browser = service.subscribe(&self.keyring.push().public());
         self.append(session(user.as_u128(), number, Event::SessionStarted)).await;
         let json = browser.subscription();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -445,4 +449,22 @@ async fn a_webhook_that_makes_no_sense_is_not_made() {
     assert!(webhooks::list(database.pool()).await.unwrap().is_empty());
     let given = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     assert_eq!(add(url, &["message.sent"], Some(given)).await.unwrap().1, given);
+}
+
+#[tokio::test]
+async fn a_push_service_that_hangs_holds_up_no_other_user() {
+    let scene = Scene::new().await;
+    let tarpit = PushService::start().await.unwrap();
+    tarpit.behave(Manner::Hangs);
+    // Ben's browsers are all there, Cleo's is where it should be.
+    for number in 20..30 {
+        scene.browser_at(&tarpit, ben(), number).await;
+    }
+    let cleos = scene.browser(cleo(), 13).await;
+    let mut room = scene.room(5).await;
+    for _ in 0..10 {
+        scene.append(room.said(ann())).await;
+    }
+    eventually("she is told all", BOUND, async || scene.read_by(&cleos).len() == 10).await;
+    assert!(tarpit.pushed().len() <= 16, "{}", tarpit.pushed().len());
 }

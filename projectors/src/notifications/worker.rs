@@ -1,6 +1,6 @@
 //! Sends what is written down: in every process that projects, some at a time, none of them twice at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ use crate::backoff::Backoff;
 const PACE: Duration = Duration::from_millis(200);
 /// Deliveries of a process under way.
 const AT_ONCE: usize = 32;
-/// Of these, at most so many to one webhook: one that hangs holds up no other.
+/// Of these, at most so many to one webhook, or to one user's browsers: one that hangs holds up no other.
 const TO_ONE: usize = 4;
 /// How long deliveries under way are waited for at the end; others take them up later.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -81,25 +81,31 @@ struct Courier {
     to_browsers: Caller,
 }
 
-/// Deliveries under way, and to whom.
+/// Deliveries under way, and whose they are.
 #[derive(Default)]
 struct Flight {
     tasks: JoinSet<()>,
-    targets: HashMap<Id, Uuid>,
+    owners: HashMap<Id, Uuid>,
 }
 
 impl Flight {
-    fn begin(&mut self, target: Uuid, delivery: impl Future<Output = ()> + Send + 'static) {
+    fn begin(&mut self, owner: Uuid, delivery: impl Future<Output = ()> + Send + 'static) {
         let handle = self.tasks.spawn(delivery);
-        self.targets.insert(handle.id(), target);
+        self.owners.insert(handle.id(), owner);
     }
 
     fn room(&self) -> usize {
         AT_ONCE.saturating_sub(self.tasks.len())
     }
 
-    fn room_for(&self, target: Uuid) -> usize {
-        TO_ONE.saturating_sub(self.targets.values().filter(|other| **other == target).count()).min(self.room())
+    fn room_for(&self, owner: Uuid) -> usize {
+        TO_ONE.saturating_sub(self.owners.values().filter(|other| **other == owner).count()).min(self.room())
+    }
+
+    /// Those who have as much under way as they may.
+    fn busy(&self) -> Vec<Uuid> {
+        let owners: HashSet<Uuid> = self.owners.values().copied().collect();
+        owners.into_iter().filter(|owner| self.room_for(*owner) == 0).collect()
     }
 
     /// Waits until one has ended, and takes note of all that have; for ever while none is under way.
@@ -108,7 +114,7 @@ impl Flight {
         let mut ended = Some(first);
         while let Some(result) = ended {
             let id = result.map_or_else(|error| error.id(), |(id, ())| id);
-            self.targets.remove(&id);
+            self.owners.remove(&id);
             ended = self.tasks.try_join_next_with_id();
         }
     }
@@ -154,14 +160,16 @@ impl Courier {
             .collect();
         let mut due = if rooms.is_empty() { Vec::new() } else { outbox::claim_webhooks(pool, &rooms).await? };
         let room = i64::try_from(flight.room().saturating_sub(due.len())).unwrap_or(i64::MAX);
-        let pushes = if room > 0 { outbox::claim_pushes(pool, room).await? } else { Vec::new() };
+        let to_one = i64::try_from(TO_ONE).unwrap_or(i64::MAX);
+        let pushes =
+            if room > 0 { outbox::claim_pushes(pool, room, to_one, &flight.busy()).await? } else { Vec::new() };
         let mut looked = quiet::look(pool, keyring, &pushes).await?;
         let found = spread > 0 || !due.is_empty() || !pushes.is_empty();
         for delivery in due.drain(..) {
             // Removed or switched off since: the rest goes with it, or waits.
             let Some(receiver) = receivers.get(&delivery.target_id).cloned() else { continue };
             let courier = Arc::clone(self);
-            flight.begin(delivery.target_id, async move {
+            flight.begin(delivery.owner(), async move {
                 let outcome = courier.tell(&receiver, &delivery).await;
                 courier.finish(&delivery, outcome).await;
             });
@@ -170,7 +178,7 @@ impl Courier {
             let push = looked.remove(&(delivery.event_id, delivery.target_id));
             let push = push.unwrap_or(Push::Quiet("unsubscribed"));
             let courier = Arc::clone(self);
-            flight.begin(delivery.target_id, async move {
+            flight.begin(delivery.owner(), async move {
                 let outcome = courier.push(push, &delivery).await;
                 courier.finish(&delivery, outcome).await;
             });

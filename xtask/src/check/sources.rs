@@ -51,6 +51,19 @@ const RULES: &[Rule] = &[
         reason: "only the notary keeps what was signed",
     },
     Rule {
+        words: &[
+            "INTO state.deliveries",
+            "UPDATE state.deliveries",
+            "INTO state.notifiable_messages",
+            "INTO state.notification_marks",
+            "UPDATE state.notification_marks",
+            "INTO state.webhooks",
+        ],
+        within: &[],
+        except: &["projectors/src/notifications/"],
+        reason: "only the notifications consumer says what is sent, so that nothing is sent twice",
+    },
+    Rule {
         words: &["bus.publish(", "Bus::publish(", "bus.republish(", "Bus::republish("],
         within: &[],
         except: &["platform/src/bus/", "relay/"],
