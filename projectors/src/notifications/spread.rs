@@ -16,7 +16,7 @@ const AT_ONCE: i64 = 20;
 
 /// A message of which nobody was told yet.
 #[derive(sqlx::FromRow)]
-struct Message {
+struct Said {
     event_id: Uuid,
     conversation_id: Uuid,
     seq: i64,
@@ -28,9 +28,12 @@ struct Message {
 /// A subscription of a member, who may be away.
 #[derive(sqlx::FromRow)]
 struct Candidate {
-    event_id: Uuid,
-    target_id: Uuid,
-    user_id: Uuid,
+    #[sqlx(rename = "event_id")]
+    event: Uuid,
+    #[sqlx(rename = "target_id")]
+    target: Uuid,
+    #[sqlx(rename = "user_id")]
+    user: Uuid,
 }
 
 /// Writes down pushes of some messages, to be sent after `delay`; how many messages there were. What is older than
@@ -42,7 +45,7 @@ pub(super) async fn spread(
     max_age: Duration,
 ) -> Result<usize, sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    let messages: Vec<Message> = sqlx::query_as(
+    let messages: Vec<Said> = sqlx::query_as(
         "SELECT event_id, conversation_id, seq, message_id, sender_id, at FROM state.notifiable_messages e \
           WHERE e.at < now() - $1 \
              OR EXISTS (SELECT FROM read.checkpoints c \
@@ -58,11 +61,11 @@ pub(super) async fn spread(
         return Ok(0);
     }
     let oldest = OffsetDateTime::now_utc() - max_age;
-    let (recent, stale): (Vec<&Message>, Vec<&Message>) = messages.iter().partition(|message| message.at >= oldest);
+    let (recent, stale): (Vec<&Said>, Vec<&Said>) = messages.iter().partition(|message| message.at >= oldest);
     metrics::counter!("parlance_notifications_quiet_total", "reason" => "stale").increment(stale.len() as u64);
     let candidates = candidates(&mut transaction, &recent).await?;
     let online = online(&mut transaction, live, &candidates).await?;
-    let away: Vec<&Candidate> = candidates.iter().filter(|one| !online.contains(&one.user_id)).collect();
+    let away: Vec<&Candidate> = candidates.iter().filter(|one| !online.contains(&one.user)).collect();
     let connected = candidates.len() - away.len();
     metrics::counter!("parlance_notifications_quiet_total", "reason" => "online").increment(connected as u64);
     write(&mut transaction, &recent, &away, delay).await?;
@@ -75,7 +78,7 @@ pub(super) async fn spread(
 }
 
 /// The subscriptions of those who were members then and still are, without the sender.
-async fn candidates(connection: &mut PgConnection, messages: &[&Message]) -> Result<Vec<Candidate>, sqlx::Error> {
+async fn candidates(connection: &mut PgConnection, messages: &[&Said]) -> Result<Vec<Candidate>, sqlx::Error> {
     sqlx::query_as(
         "SELECT e.event_id, s.target_id, s.user_id \
            FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[]) \
@@ -99,7 +102,7 @@ async fn online(
     live: &dyn LiveBus,
     candidates: &[Candidate],
 ) -> Result<HashSet<Uuid>, sqlx::Error> {
-    let users: HashSet<Uuid> = candidates.iter().map(|candidate| candidate.user_id).collect();
+    let users: HashSet<Uuid> = candidates.iter().map(|candidate| candidate.user).collect();
     if users.is_empty() {
         return Ok(HashSet::new());
     }
@@ -114,14 +117,14 @@ async fn online(
 
 async fn write(
     connection: &mut PgConnection,
-    messages: &[&Message],
+    messages: &[&Said],
     away: &[&Candidate],
     delay: Duration,
 ) -> Result<(), sqlx::Error> {
     if away.is_empty() {
         return Ok(());
     }
-    let told = |message: &&Message| {
+    let told = |message: &&Said| {
         let told = Told {
             kind: "message.sent".to_owned(),
             event_id: message.event_id,
@@ -144,9 +147,9 @@ async fn write(
                 AS e(event_id, conversation_id, seq, at, body) USING (event_id) \
          ON CONFLICT DO NOTHING",
     )
-    .bind(away.iter().map(|one| one.event_id).collect::<Vec<_>>())
-    .bind(away.iter().map(|one| one.target_id).collect::<Vec<_>>())
-    .bind(away.iter().map(|one| one.user_id).collect::<Vec<_>>())
+    .bind(away.iter().map(|one| one.event).collect::<Vec<_>>())
+    .bind(away.iter().map(|one| one.target).collect::<Vec<_>>())
+    .bind(away.iter().map(|one| one.user).collect::<Vec<_>>())
     .bind(messages.iter().map(|message| message.event_id).collect::<Vec<_>>())
     .bind(messages.iter().map(|message| message.conversation_id).collect::<Vec<_>>())
     .bind(messages.iter().map(|message| message.seq).collect::<Vec<_>>())

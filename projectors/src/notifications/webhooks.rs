@@ -117,13 +117,12 @@ pub async fn add(
     if let Some(unknown) = types.iter().find(|name| !known().contains(name)) {
         return Err(WebhookError::Type((*unknown).to_owned()));
     }
-    let secret = match secret {
-        Some(text) => parse_secret(text).ok_or(WebhookError::Secret)?,
-        None => {
-            let mut secret = vec![0; 32];
-            SystemRandom::new().fill(&mut secret).expect("the system gives random bytes");
-            secret
-        }
+    let secret = if let Some(text) = secret {
+        parse_secret(text).ok_or(WebhookError::Secret)?
+    } else {
+        let mut secret = vec![0; 32];
+        SystemRandom::new().fill(&mut secret).expect("the system gives random bytes");
+        secret
     };
     let webhook_id = Uuid::now_v7();
     let mut transaction = pool.begin().await?;
