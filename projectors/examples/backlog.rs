@@ -159,6 +159,7 @@ async fn main() -> anyhow::Result<()> {
         bus: Arc::new(InProcessBus::new(heads.clone(), log, Bounds::default())),
         applied: applied.clone(),
         live: Arc::new(InProcessLive::default()),
+        marks: None,
         shards: SHARDS,
     };
     let began = Instant::now();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use platform::applied::AppliedPositions;
 use platform::bus::Bus;
+use platform::cache::Marks;
 use platform::leases::Leases;
 use platform::live::LiveBus;
 use schemas::Topic;
@@ -33,6 +34,8 @@ pub struct Parts {
     pub applied: AppliedPositions,
     /// Where fan-out tells what happened.
     pub live: Arc<dyn LiveBus>,
+    /// Where fan-out marks what moved, where answers are kept.
+    pub marks: Option<Marks>,
     /// How many shards each topic has.
     pub shards: u16,
 }
@@ -45,7 +48,7 @@ pub struct Parts {
 /// Fan-out goes with the shards where the live bus reaches other processes; where it does not, each process tells its
 /// own gateway of every shard.
 pub async fn run(parts: Parts, shutdown: CancellationToken) {
-    let Parts { pool, bus, applied, live, shards } = parts;
+    let Parts { pool, bus, applied, live, marks, shards } = parts;
     let all = Topic::ALL.into_iter().flat_map(|topic| (0..shards).map(move |shard| (topic, shard)));
     let leases = Leases::new(pool.clone(), DUTY, all);
     let held = leases.held();
@@ -60,7 +63,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 work.spawn(Runner::new(shared.clone(), consumer, topic, projections).run(shutdown.clone()));
             }
         }
-        let fan_out = FanOut::new(&shared, Arc::clone(&live), topic);
+        let fan_out = FanOut::new(&shared, Arc::clone(&live), marks.clone(), topic);
         work.spawn(fan_out.run(shutdown.clone()));
     }
     work.spawn(sweep(pool, shutdown.clone()));

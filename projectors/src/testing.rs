@@ -262,7 +262,8 @@ impl Member {
     pub(crate) fn telling(world: &World, pool: &PgPool, live: Arc<dyn LiveBus>) -> Self {
         let (applied, stop) = (AppliedPositions::default(), CancellationToken::new());
         let bus: Arc<dyn Bus> = Arc::clone(&world.bus) as _;
-        let parts = crate::Parts { pool: pool.clone(), bus, applied: applied.clone(), live, shards: SHARDS };
+        let parts =
+            crate::Parts { pool: pool.clone(), bus, applied: applied.clone(), live, marks: None, shards: SHARDS };
         let running = tokio::spawn(crate::run(parts, stop.clone()));
         Self { applied, stop: stop.drop_guard(), running }
     }

@@ -6,6 +6,7 @@ use axum::extract::{FromRef, FromRequestParts};
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
+use platform::applied::AppliedPositions;
 use platform::cache::Kept;
 use platform::http::Problem;
 use schemas::{Position, PositionToken, Topic};
@@ -65,13 +66,15 @@ where
 }
 
 impl Freshness {
-    /// Whether an answer that was made from a topic at this position is as new as is asked for.
-    pub(crate) fn is_met_by(&self, topic: Topic, position: &PositionToken) -> bool {
+    /// Whether an answer that has so much is as new as is asked for, in what it is made from.
+    pub(crate) fn is_met_by(&self, scope: &Scope, as_of: &PositionToken) -> bool {
         let covers = |wanted: &Position| {
-            let mut places = position.places().iter();
-            places.any(|place| place.shard == wanted.shard && place.topic == topic && place.position >= wanted.position)
+            let mut places = as_of.places().iter();
+            places.any(|place| {
+                (place.topic, place.shard) == (wanted.topic, wanted.shard) && place.position >= wanted.position
+            })
         };
-        !self.stale && self.wanted.iter().filter(|wanted| wanted.topic == topic).all(covers)
+        !self.stale && self.wanted.iter().filter(|wanted| scope.has(wanted)).all(covers)
     }
 
     /// Begins an answer from what a user owns. To be called before the data are read, so that `Position` is never
@@ -87,18 +90,45 @@ impl Freshness {
 
     /// Begins an answer from anything of a topic; before the data are read.
     pub(crate) fn of_all(self, topic: Topic) -> Answer {
-        let mut position = self.state.applied().all(topic);
-        if position.places().is_empty() {
-            // Nothing was applied yet, which is a position too.
-            position = Position { topic, shard: 0, position: 0 }.into();
-        }
-        Answer { position, stale: self.stale }
+        Answer { position: shown(topic, &self.state.applied().all(topic)), stale: self.stale }
     }
 
     fn of_key(self, topic: Topic, key: Uuid) -> Answer {
         let shard = self.state.shard_of(key);
         let position = self.state.applied().get(topic, shard);
         Answer { position: Position { topic, shard, position }.into(), stale: self.stale }
+    }
+}
+
+/// Which shards an answer is made from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scope {
+    topics: Vec<Topic>,
+    shards: Vec<(Topic, u16)>,
+}
+
+impl Scope {
+    /// With every shard of a topic.
+    pub(crate) fn with_all(mut self, topic: Topic) -> Self {
+        self.topics.push(topic);
+        self
+    }
+
+    /// With one shard.
+    pub(crate) fn with(mut self, topic: Topic, shard: u16) -> Self {
+        self.shards.push((topic, shard));
+        self
+    }
+
+    fn has(&self, place: &Position) -> bool {
+        self.topics.contains(&place.topic) || self.shards.contains(&(place.topic, place.shard))
+    }
+
+    /// How far they have been applied, without those where nothing was yet.
+    pub(crate) fn applied(&self, applied: &AppliedPositions) -> PositionToken {
+        let all = self.topics.iter().flat_map(|topic| applied.all(*topic).places().to_vec());
+        let single = |&(topic, shard): &(Topic, u16)| Position { topic, shard, position: applied.get(topic, shard) };
+        all.chain(self.shards.iter().map(single).filter(|place| place.position > 0)).collect()
     }
 }
 
@@ -119,15 +149,15 @@ impl Answer {
         Ok(self.written(json(body)?))
     }
 
-    /// The whole answer, which can be kept beside.
-    pub(crate) fn json_to_keep(self, body: &impl Serialize) -> Result<(Response, Kept), Problem> {
-        let kept = Kept { position: self.position.clone(), body: json(body)? };
-        Ok((self.written(kept.body.clone()), kept))
+    /// The whole answer, and its body to be kept.
+    pub(crate) fn json_to_keep(self, body: &impl Serialize) -> Result<(Response, Vec<u8>), Problem> {
+        let body = json(body)?;
+        Ok((self.written(body.clone()), body))
     }
 
-    /// An answer that was kept.
-    pub(crate) fn again(kept: Kept) -> Response {
-        Self { position: kept.position, stale: false }.written(kept.body)
+    /// An answer about a topic that was kept.
+    pub(crate) fn again(topic: Topic, kept: Kept) -> Response {
+        Self { position: shown(topic, &kept.as_of), stale: false }.written(kept.body)
     }
 
     fn written(self, json: Vec<u8>) -> Response {
@@ -141,6 +171,13 @@ impl Answer {
         }
         response
     }
+}
+
+/// What of a topic a token has.
+fn shown(topic: Topic, token: &PositionToken) -> PositionToken {
+    let of_topic: PositionToken = token.places().iter().filter(|place| place.topic == topic).copied().collect();
+    // Nothing was applied yet, which is a position too.
+    if of_topic.places().is_empty() { Position { topic, shard: 0, position: 0 }.into() } else { of_topic }
 }
 
 fn json(body: &impl Serialize) -> Result<Vec<u8>, Problem> {

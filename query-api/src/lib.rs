@@ -8,6 +8,7 @@ pub mod audit;
 mod checkpoints;
 mod conversations;
 mod documents;
+mod first_page;
 mod freshness;
 pub mod gateway;
 mod messages;
@@ -29,7 +30,7 @@ use utoipa_axum::router::OpenApiRouter;
 pub use checkpoints::follow_checkpoints;
 pub use documents::{Documents, merged};
 pub use operations::{Checked, Dependency, Operations};
-pub use state::{Dependencies, QueryState, ShardOf, steady_plans};
+pub use state::{Dependencies, QueryState, steady_plans};
 
 /// The routes of all queries.
 pub fn router(state: QueryState) -> Router {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::FromRef;
 use platform::applied::AppliedPositions;
 use platform::auth::Authenticator;
-use platform::cache::Answers;
+use platform::cache::{Answers, ShardOf};
 use schemas::Position;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
@@ -15,9 +15,6 @@ use uuid::Uuid;
 use crate::checkpoints::CheckpointPoller;
 use crate::documents::Documents;
 use crate::gateway::CommandPort;
-
-/// Tells the shard of an ordering key.
-pub type ShardOf = Arc<dyn Fn(Uuid) -> u16 + Send + Sync>;
 
 /// How connections of the queries' pool are to be opened.
 ///

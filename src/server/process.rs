@@ -10,7 +10,7 @@ use command_api::Service;
 use event_store::{Committed, EventStore, Log};
 use platform::applied::AppliedPositions;
 use platform::bus::KafkaBus;
-use platform::cache::Answers;
+use platform::cache::{Answers, Marks, ShardOf};
 use platform::config::{Config, Origin, PublicUrl};
 use platform::leases::Leases;
 use platform::lifecycle::Lifecycle;
@@ -183,17 +183,18 @@ impl Process<'_> {
             origins: origins(self.config),
         });
         self.essential("checkpoints", query_api::follow_checkpoints(pool.clone(), applied.clone(), self.stop()));
+        let shard_of: ShardOf = Arc::new({
+            let log = log.clone();
+            move |key| log.shard_of(key)
+        });
         let queries = QueryState::new(Dependencies {
             pool: pool.clone(),
             applied: applied.clone(),
             authenticator: auth.authenticator.clone(),
-            shard_of: Arc::new({
-                let log = log.clone();
-                move |key| log.shard_of(key)
-            }),
+            shard_of: Arc::clone(&shard_of),
             commands: port,
             documents: Documents::of([command_api::openapi(), query_api::openapi()])?,
-            answers: engines.redis.clone().map(Answers::new),
+            answers: engines.redis.clone().map(|redis| Answers::new(redis, shard_of)),
         });
         let router = std::mem::take(&mut parts.router);
         parts.router = router.merge(query_api::router(queries)).merge(gateway.route());
@@ -225,6 +226,7 @@ impl Process<'_> {
                 bus: events.bus(),
                 applied,
                 live: Arc::clone(&engines.live),
+                marks: engines.redis.clone().map(Marks::new),
                 shards: log.shards(),
             };
             self.essential("projectors", projectors::run(projectors, self.stop()));

@@ -76,7 +76,12 @@ pub(crate) struct Nodes {
 impl Nodes {
     /// The node that holds a key or a channel, if one does.
     pub(crate) fn of(&self, key: &[u8]) -> Option<&Arc<Node>> {
-        self.all.get(self.slots.node(key)?)
+        self.all.get(self.place_of(key)?)
+    }
+
+    /// Where that one stands among all.
+    pub(crate) fn place_of(&self, key: &[u8]) -> Option<usize> {
+        self.slots.node(key).filter(|place| *place < self.all.len())
     }
 
     /// A key of `stem` that this node holds.

@@ -1,8 +1,8 @@
-//! Fan-out: tells the gateways at once what happened to whom.
+//! Fan-out: tells the gateways at once what happened to whom, and marks what moved for those who keep answers.
 //!
 //! It keeps no checkpoint, and loses what it holds when it ends: a hint only tells a gateway sooner what it would find
-//! out anyway. Of a shard that it takes over it tells again what the one before may not have told: gateways drop what
-//! they have.
+//! out anyway, and a mark proves to others that they need not ask. Of a shard that it takes over it tells again what the
+//! one before may not have told: gateways drop what they have.
 
 mod members;
 mod route;
@@ -10,9 +10,10 @@ mod route;
 use std::sync::Arc;
 
 use platform::bus::{Bus, BusError, Subscription};
+use platform::cache::Marks;
 use platform::leases::Held;
 use platform::live::LiveBus;
-use schemas::Topic;
+use schemas::{Record, Topic};
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -36,6 +37,8 @@ pub(crate) struct FanOut {
     pool: PgPool,
     bus: Arc<dyn Bus>,
     live: Arc<dyn LiveBus>,
+    /// Where it marks what moved, for those who keep answers.
+    marks: Option<Marks>,
     topic: Topic,
     /// The shards to tell of, as they change; `None` for all.
     held: Option<watch::Receiver<Held>>,
@@ -47,7 +50,7 @@ pub(crate) struct FanOut {
 }
 
 impl FanOut {
-    pub(crate) fn new(shared: &Shared, live: Arc<dyn LiveBus>, topic: Topic) -> Self {
+    pub(crate) fn new(shared: &Shared, live: Arc<dyn LiveBus>, marks: Option<Marks>, topic: Topic) -> Self {
         // Where members are addressed, hints reach all processes, and one has to tell. Else they reach this one alone.
         let everywhere = live.addresses_members();
         Self {
@@ -57,6 +60,7 @@ impl FanOut {
             held: everywhere.then(|| shared.held.clone()),
             shards: shared.shards,
             live,
+            marks,
             topic,
             told: Places::new(),
         }
@@ -149,7 +153,14 @@ impl FanOut {
                 route(record, &mut self.members, &mut hints);
             }
             metrics::counter!("parlance_fan_out_hints_total").increment(hints.len() as u64);
-            self.live.publish(hints).await;
+            // Side by side, marks first: whoever is told, and asks at once, finds them.
+            tokio::join!(biased; self.mark(&records), self.live.publish(hints));
+        }
+    }
+
+    async fn mark(&self, records: &[Arc<Record>]) {
+        if let Some(marks) = &self.marks {
+            marks.set(records).await;
         }
     }
 

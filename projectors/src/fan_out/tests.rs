@@ -7,15 +7,18 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use platform::applied::AppliedPositions;
+use platform::cache::{Answers, Kept, Owner};
 use platform::leases::Part;
 use platform::live::{Channel, Connected, Device, Hint, LiveSink};
-use schemas::{Event, Record, Role};
+use platform::redis::Redis;
+use schemas::{Event, Position, PositionToken, Record, Role};
+use testkit::redis::Redis as Server;
 use testkit::{Database, eventually};
 use tokio_util::sync::DropGuard;
 use uuid::Uuid;
 
 use super::*;
-use crate::testing::{Keyed, Member, Room, SHARDS, World, ann, applied_all, ben, cleo, session};
+use crate::testing::{Keyed, Member, Room, SHARDS, World, ann, applied_all, ben, cleo, profile, registered, session};
 
 const BOUND: Duration = Duration::from_secs(10);
 
@@ -105,11 +108,15 @@ impl Setup {
     }
 
     async fn telling(world: World, told: Arc<Told>) -> Self {
+        Self::marking(world, told, None).await
+    }
+
+    async fn marking(world: World, told: Arc<Told>, marks: Option<Marks>) -> Self {
         let (database, shutdown) = (Database::new().await, CancellationToken::new());
         let held = watch::Sender::new(every_shard().collect());
         for topic in Topic::ALL {
             let shared = shared(&world, &database, held.subscribe());
-            let mut fan_out = FanOut::new(&shared, Arc::clone(&told) as _, topic);
+            let mut fan_out = FanOut::new(&shared, Arc::clone(&told) as _, marks.clone(), topic);
             // Subscribed before anything is published.
             let subscription = fan_out.subscribe().await.unwrap().unwrap();
             let (stopped, held) = (shutdown.clone().cancelled_owned(), held.clone());
@@ -159,6 +166,51 @@ async fn each_event_reaches_those_whom_it_concerns() {
     setup.world.append(session(1, 11, Event::SessionRevoked)).await;
     setup.world.append(room.said(ann())).await;
     setup.expect(&[(all, "message.sent")]).await;
+}
+
+#[tokio::test]
+async fn what_moved_is_marked_whether_or_not_anybody_is_told() {
+    use platform::cache::Part::{Conversation, Members, Memberships, Profile, Sessions};
+    let server = Server::start().unwrap();
+    let redis = Redis::connect_within(&server.url().into(), BOUND, "test:").await.unwrap();
+    let shard_of = |id: Uuid| u16::try_from(id.as_u128() % u128::from(SHARDS)).unwrap();
+    let answers = Answers::new(redis.clone(), Arc::new(shard_of));
+    let setup = Setup::marking(World::new(), Told::everywhere(), Some(Marks::new(redis))).await;
+    let mut room = Room::new(5);
+    let (id, all) = (room.id, [Conversation(room.id), Members(room.id), Memberships(ann()), Memberships(ben())]);
+    let of_users = [Profile(ann()), Sessions(ann()), Profile(Uuid::from_u128(5)), Sessions(Uuid::from_u128(5))];
+    // One after the other in the same shard, each with all that it moves.
+    let events: Vec<(Keyed, Vec<platform::cache::Part>)> = vec![
+        (room.created(&[(ann(), Role::Owner)]), vec![Conversation(id), Members(id), Memberships(ann())]),
+        (room.said(ann()), vec![Conversation(id)]),
+        (room.joined(ben(), Role::Member), vec![Conversation(id), Members(id), Memberships(ben())]),
+        (room.role(ben(), Role::Admin), vec![Conversation(id), Members(id)]),
+        (room.delivered(ann(), 2, 0), vec![Conversation(id)]),
+        (room.left(ben()), vec![Conversation(id), Members(id), Memberships(ben())]),
+        (room.renamed("attic"), vec![Conversation(id)]),
+        (registered(1, "ann"), vec![Profile(ann())]),
+        (session(1, 11, Event::SessionStarted), vec![Sessions(ann())]),
+        (profile(1, "Ann"), vec![Profile(ann())]),
+        (session(1, 11, Event::SessionRefreshed), vec![Sessions(ann())]),
+        (session(1, 11, Event::SessionReuseDetected), vec![]),
+        (session(1, 11, Event::SessionRevoked), vec![Sessions(ann())]),
+    ];
+    for (event, moved) in events {
+        let record = setup.world.append(event).await;
+        let (now, before) = (record.place(), Position { position: record.position - 1, ..record.place() });
+        let good = async |parts: Vec<platform::cache::Part>| {
+            let other = Position { topic: Topic::Users, shard: 0, position: 1 };
+            let as_of: PositionToken = [before, other].into_iter().collect();
+            answers.put(Owner::User(ann()), "x", &Kept { as_of, parts, body: Vec::new() }).await;
+            answers.get(Owner::User(ann()), "x", &now.into()).await.is_some()
+        };
+        // One that it cannot move, to know when it is told.
+        eventually("it is marked", BOUND, async || good(vec![Members(Uuid::from_u128(6))]).await).await;
+        for part in all.into_iter().chain(of_users) {
+            let what = record.event.event_type();
+            assert_eq!(good(vec![part]).await, !moved.contains(&part), "{what}: {part:?}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -303,13 +355,14 @@ async fn a_shard_that_is_taken_over_is_told_from_a_little_before() {
     let mut alone = FanOut::new(
         &shared(&world, &database, watch::Sender::default().subscribe()),
         Arc::<Told>::default(),
+        None,
         Topic::Conversations,
     );
     alone.subscribe().await.unwrap().unwrap();
     assert_eq!(alone.told, Places::from([(0, 0), (1, 2980), (2, 1000), (3, 0)]));
     let held = watch::Sender::<Held>::default();
     let fan_out =
-        FanOut::new(&shared(&world, &database, held.subscribe()), Arc::clone(&told) as _, Topic::Conversations);
+        FanOut::new(&shared(&world, &database, held.subscribe()), Arc::clone(&told) as _, None, Topic::Conversations);
     let stop = CancellationToken::new();
     let running = tokio::spawn(fan_out.run(stop.clone()));
     let positions = async |count: usize| {

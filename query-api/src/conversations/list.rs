@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use platform::auth::Caller;
-use platform::cache::Part;
+use platform::cache::{Owner, Part};
 use platform::http::{Problem, Query};
 use schemas::Topic;
 use schemas::rest::{Conversation, Page};
@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{conversation, conversation_columns, mine_columns};
-use crate::freshness::{Answer, Freshness, FreshnessHeaders};
+use crate::first_page::FirstPage;
+use crate::freshness::{Answer, Freshness, FreshnessHeaders, Scope};
 use crate::page::{Key, Paging, PagingParameters, from_micros, micros};
 use crate::refusals::Refused;
 use crate::state::QueryState;
@@ -50,14 +51,13 @@ pub(super) async fn list(
     Query(paging): Query<Paging<Last>>,
     fresh: Freshness,
 ) -> Result<Response, Problem> {
-    // The first page is asked for at every start of a client.
-    let cache = state.answers().filter(|_| paging.cursor.is_none());
     let name = format!("conversations:{}", paging.limit.fetched());
-    if let Some(answers) = cache
-        && let Some(kept) = answers.get(caller.user_id, &name).await
-        && fresh.is_met_by(Topic::Conversations, &kept.position)
+    let scope = Scope::default().with_all(Topic::Conversations);
+    let first = FirstPage::of(&state, Owner::User(caller.user_id), name, scope).filter(|_| paging.cursor.is_none());
+    if let Some(first) = &first
+        && let Some(kept) = first.find(&fresh).await
     {
-        return Ok(Answer::again(kept));
+        return Ok(Answer::again(Topic::Conversations, kept));
     }
     let answer = fresh.of_all(Topic::Conversations);
     let last = paging.cursor.map(|cursor| cursor.0);
@@ -71,11 +71,10 @@ pub(super) async fn list(
     let conversations = rows.iter().map(conversation).collect::<Result<Vec<_>, _>>()?;
     let page = paging.limit.page(conversations, |last| Last(micros(last.updated_at), last.conversation_id), |one| one);
     // Where there are more, one of those might come first next.
-    let Some(answers) = cache.filter(|_| page.next_cursor.is_none()) else { return answer.json(&page) };
-    let (response, kept) = answer.json_to_keep(&page)?;
-    let parts: Vec<Part> = std::iter::once(Part::Memberships(caller.user_id))
-        .chain(page.items.iter().map(|one| Part::Conversation(one.conversation_id)))
-        .collect();
-    answers.put(caller.user_id, &name, &kept, &parts).await;
+    let Some(first) = first.filter(|_| page.next_cursor.is_none()) else { return answer.json(&page) };
+    let (response, body) = answer.json_to_keep(&page)?;
+    let parts = std::iter::once(Part::Memberships(caller.user_id))
+        .chain(page.items.iter().map(|one| Part::Conversation(one.conversation_id)));
+    first.keep(body, parts.collect()).await;
     Ok(response)
 }

@@ -3,15 +3,17 @@
 use axum::extract::State;
 use axum::response::Response;
 use platform::auth::Caller;
+use platform::cache::{Owner, Part};
 use platform::http::{PathId, Problem, Query};
-use schemas::Role;
 use schemas::rest::{Member, Page};
+use schemas::{Role, Topic};
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use uuid::Uuid;
 
 use crate::access::{access_cte, admitted};
-use crate::freshness::{Freshness, FreshnessHeaders};
+use crate::first_page::FirstPage;
+use crate::freshness::{Answer, Freshness, FreshnessHeaders, Scope};
 use crate::page::{Key, Paging, PagingParameters};
 use crate::refusals::{NotMember, Refused};
 use crate::rows::named;
@@ -52,6 +54,17 @@ pub(super) async fn members(
     Query(paging): Query<Paging<Last>>,
     fresh: Freshness,
 ) -> Result<Response, Problem> {
+    let scope = Scope::default().with(Topic::Conversations, state.shard_of(conversation_id)).with_all(Topic::Users);
+    let name = format!("members:{}", paging.limit.fetched());
+    let owner = Owner::Conversation(conversation_id);
+    let first = FirstPage::of(&state, owner, name, scope).filter(|_| paging.cursor.is_none());
+    // It shows all members, so that whoever is not among them is not admitted by it: the database knows what they are.
+    if let Some(first) = &first
+        && let Some(kept) = first.find(&fresh).await
+        && kept.parts.contains(&Part::Profile(caller.user_id))
+    {
+        return Ok(Answer::again(Topic::Conversations, kept));
+    }
     let answer = fresh.of_conversation(conversation_id);
     let rows = sqlx::query(MEMBERS)
         .bind(conversation_id)
@@ -69,5 +82,11 @@ pub(super) async fn members(
             joined_at: row.try_get(5)?,
         })
     })?;
-    answer.json(&paging.limit.page(members, |last| Last(last.user_id), |member| member))
+    let page = paging.limit.page(members, |last| Last(last.user_id), |member| member);
+    let Some(first) = first.filter(|_| page.next_cursor.is_none()) else { return answer.json(&page) };
+    let (response, body) = answer.json_to_keep(&page)?;
+    let parts = std::iter::once(Part::Members(conversation_id))
+        .chain(page.items.iter().map(|member| Part::Profile(member.user_id)));
+    first.keep(body, parts.collect()).await;
+    Ok(response)
 }

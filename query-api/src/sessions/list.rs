@@ -3,14 +3,17 @@
 use axum::extract::State;
 use axum::response::Response;
 use platform::auth::Caller;
+use platform::cache::{Owner, Part};
 use platform::http::{Problem, Query};
+use schemas::Topic;
 use schemas::rest::{Page, Session};
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::freshness::{Freshness, FreshnessHeaders};
+use crate::first_page::FirstPage;
+use crate::freshness::{Answer, Freshness, FreshnessHeaders, Scope};
 use crate::page::{Key, Paging, PagingParameters, from_micros, micros};
 use crate::refusals::Refused;
 use crate::state::QueryState;
@@ -40,6 +43,15 @@ pub(super) async fn list(
     Query(paging): Query<Paging<Last>>,
     fresh: Freshness,
 ) -> Result<Response, Problem> {
+    // Each session has its own: it says which one is current.
+    let name = format!("sessions:{}:{}", caller.session_id, paging.limit.fetched());
+    let scope = Scope::default().with(Topic::Users, state.shard_of(caller.user_id));
+    let first = FirstPage::of(&state, Owner::User(caller.user_id), name, scope).filter(|_| paging.cursor.is_none());
+    if let Some(first) = &first
+        && let Some(kept) = first.find(&fresh).await
+    {
+        return Ok(Answer::again(Topic::Users, kept));
+    }
     let answer = fresh.of_user(caller.user_id);
     let last = paging.cursor.map(|cursor| cursor.0);
     let rows = sqlx::query(LIST)
@@ -63,5 +75,9 @@ pub(super) async fn list(
             })
         })
         .collect::<Result<Vec<_>, sqlx::Error>>()?;
-    answer.json(&paging.limit.page(sessions, |last| Last(micros(last.created_at), last.session_id), |session| session))
+    let page = paging.limit.page(sessions, |last| Last(micros(last.created_at), last.session_id), |session| session);
+    let Some(first) = first else { return answer.json(&page) };
+    let (response, body) = answer.json_to_keep(&page)?;
+    first.keep(body, vec![Part::Sessions(caller.user_id)]).await;
+    Ok(response)
 }

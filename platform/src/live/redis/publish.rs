@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use redis::{Pipeline, Value};
-use schemas::Position;
 use tokio::time::Instant;
 
 use super::names::Names;
 use super::wire::Writer;
-use crate::cache::{self, Part};
 use crate::live::{Channel, Hint};
 use crate::redis::{Nodes, Redis};
 
@@ -37,9 +35,7 @@ impl Piece {
 
     /// What is to be sent to the node that has a key or a channel.
     fn pipeline(&mut self, name: &str) -> Option<&mut Pipeline> {
-        let node = self.nodes.of(name.as_bytes())?;
-        let place = self.nodes.all.iter().position(|other| Arc::ptr_eq(other, node))?;
-        self.pipelines.get_mut(place)
+        self.pipelines.get_mut(self.nodes.place_of(name.as_bytes())?)
     }
 
     fn add(&mut self, name: &str, payload: &[u8]) {
@@ -49,15 +45,6 @@ impl Piece {
         };
         pipeline.cmd("SPUBLISH").arg(name).arg(payload);
         self.bytes += name.len() + payload.len();
-    }
-
-    /// Marks what moved, so that no answer outlives it.
-    fn mark(&mut self, redis: &Redis, part: Part, place: Position) {
-        let key = part.key(redis);
-        if let Some(pipeline) = self.pipeline(&key) {
-            pipeline.cmd("HSET").arg(&key).arg(cache::field(place)).arg(place.position);
-            pipeline.cmd("EXPIRE").arg(&key).arg(cache::MARKED.as_secs());
-        }
     }
 
     /// Sends it, and begins the next.
@@ -87,9 +74,6 @@ pub(super) async fn hints(redis: &Redis, names: &Names, hints: &[Hint]) {
     let end = Instant::now() + BOUND;
     let mut writer = Writer::default();
     let mut piece = Piece::new(redis.nodes());
-    for ((part, _), place) in cache::marks(hints) {
-        piece.mark(redis, part, place);
-    }
     for hint in hints {
         let Some(payload) = writer.hint(hint) else { continue };
         match &hint.audience {
