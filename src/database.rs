@@ -8,6 +8,8 @@ use sqlx::postgres::PgConnectOptions;
 /// Where a command finds the database, and the cluster behind it where that is ours.
 pub(crate) struct Database {
     server: PgConnectOptions,
+    /// A replica that queries may read.
+    replica: Option<PgConnectOptions>,
     embedded: Option<Embedded>,
 }
 
@@ -27,15 +29,21 @@ impl Database {
         F: Future<Output = Result<Embedded, platform::postgres::EmbeddedError>>,
     {
         if let Some(url) = &config.database_url {
-            return Ok(Self { server: parse_url(url)?, embedded: None });
+            let replica = config.database_read_url.as_ref().map(parse_url).transpose()?;
+            return Ok(Self { server: parse_url(url)?, replica, embedded: None });
         }
         let embedded = supply().await?;
-        Ok(Self { server: embedded.options().clone(), embedded: Some(embedded) })
+        Ok(Self { server: embedded.options().clone(), replica: None, embedded: Some(embedded) })
     }
 
     /// How connections are made.
     pub(crate) fn server(&self) -> &PgConnectOptions {
         &self.server
+    }
+
+    /// How connections to the replica are made, where there is one.
+    pub(crate) fn replica(&self) -> Option<&PgConnectOptions> {
+        self.replica.as_ref()
     }
 
     /// A pool of connections for one purpose.

@@ -9,38 +9,40 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::reads::{Reads, Watch};
+
 /// How often the checkpoints are read while somebody waits.
 const PACE: Duration = Duration::from_millis(5);
 
 /// How often they are read while nobody does: `Position` of an answer is behind by so much at most.
 const IDLE_PACE: Duration = Duration::from_millis(250);
 
-/// Reads the checkpoints now and then, until `stop`: what other processes applied stands in the answers of this one.
-pub async fn follow_checkpoints(pool: PgPool, applied: AppliedPositions, stop: CancellationToken) {
+/// Reads the checkpoints now and then, until `stop`: what other processes applied stands in the answers of this one; and
+/// sees to it that a replica is read while it is there and keeps up.
+pub async fn follow_checkpoints(reads: Reads, applied: AppliedPositions, stop: CancellationToken) {
     let mut ticks = interval(IDLE_PACE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut replica = Watch::new(reads.clone());
     let mut away = false;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        match read(&pool).await {
-            Ok(positions) => {
-                applied.post(positions);
-                away = false;
-            }
-            Err(error) if !away => {
-                tracing::warn!(%error, "cannot read the checkpoints: {error}");
+        match reads.post(&applied).await {
+            Ok(()) => away = false,
+            Err(reason) if !away => {
+                tracing::warn!(reason, "how far the read models have got is not known: {reason}");
                 away = true;
             }
             Err(_) => {}
         }
+        replica.look(&applied).await;
     }
 }
 
 /// The positions that all projections of a topic have applied.
-async fn read(pool: &PgPool) -> Result<Vec<Position>, sqlx::Error> {
+pub(crate) async fn read(pool: &PgPool) -> Result<Vec<Position>, sqlx::Error> {
     let rows: Vec<(i16, i16, i64)> = sqlx::query_as(
         "SELECT topic, shard, min(position) FROM read.checkpoints WHERE consumer = 'read_models' GROUP BY topic, shard",
     )
@@ -60,15 +62,15 @@ async fn read(pool: &PgPool) -> Result<Vec<Position>, sqlx::Error> {
 ///
 /// Where the projectors run in this process they post their positions themselves, mostly before anybody asks here.
 pub(crate) struct CheckpointPoller {
-    pool: PgPool,
+    reads: Reads,
     applied: AppliedPositions,
     /// Held by the one who reads for all.
     reading: Mutex<()>,
 }
 
 impl CheckpointPoller {
-    pub(crate) fn new(pool: PgPool, applied: AppliedPositions) -> Self {
-        Self { pool, applied, reading: Mutex::new(()) }
+    pub(crate) fn new(reads: Reads, applied: AppliedPositions) -> Self {
+        Self { reads, applied, reading: Mutex::new(()) }
     }
 
     /// Waits until all of `places` are applied; `false` if they are not within `bound`.
@@ -90,9 +92,8 @@ impl CheckpointPoller {
         while Instant::now() < end {
             // The pause comes first: projectors of this process mostly post within it.
             sleep(PACE).await;
-            match read(&self.pool).await {
-                Ok(positions) => self.applied.post(positions),
-                Err(error) => tracing::warn!(%error, "cannot read the checkpoints"),
+            if let Err(reason) = self.reads.post(&self.applied).await {
+                tracing::warn!(reason, "how far the read models have got is not known: {reason}");
             }
         }
     }
@@ -108,7 +109,7 @@ mod tests {
     async fn what_others_applied_is_known_though_nobody_waits() {
         let (database, applied) = (Database::new().await, AppliedPositions::default());
         let stop = CancellationToken::new();
-        let following = tokio::spawn(follow_checkpoints(database.pool().clone(), applied.clone(), stop.clone()));
+        let following = tokio::spawn(follow_checkpoints(database.pool().clone().into(), applied.clone(), stop.clone()));
         sqlx::query(
             "INSERT INTO read.checkpoints (projection, topic, shard, position) VALUES ('a', 1, 3, 7), ('b', 1, 3, 5)",
         )

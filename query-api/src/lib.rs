@@ -4,6 +4,7 @@
 //! description.
 
 mod access;
+mod again;
 pub mod audit;
 mod checkpoints;
 mod conversations;
@@ -14,6 +15,7 @@ pub mod gateway;
 mod messages;
 mod operations;
 mod page;
+mod reads;
 mod refusals;
 mod rows;
 mod sessions;
@@ -23,18 +25,20 @@ mod status;
 mod tests;
 mod users;
 
-use axum::Router;
+use axum::{Router, middleware};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use checkpoints::follow_checkpoints;
 pub use documents::{Documents, merged};
 pub use operations::{Checked, Dependency, Operations};
+pub use reads::Reads;
 pub use state::{Dependencies, QueryState, steady_plans};
 
 /// The routes of all queries.
 pub fn router(state: QueryState) -> Router {
-    queries().with_state(state).into()
+    let router: Router = queries().with_state(state.clone()).into();
+    router.layer(middleware::from_fn_with_state(state, again::again))
 }
 
 /// The routes of health and figures, which every process serves.

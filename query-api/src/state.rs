@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::checkpoints::CheckpointPoller;
 use crate::documents::Documents;
 use crate::gateway::CommandPort;
+use crate::reads::Reads;
 
 /// How connections of the queries' pool are to be opened.
 ///
@@ -27,8 +28,8 @@ pub fn steady_plans(options: PgConnectOptions) -> PgConnectOptions {
 
 /// What the queries need from the process they run in.
 pub struct Dependencies {
-    /// The database of the read models, or a replica of it; opened with [`steady_plans`].
-    pub pool: PgPool,
+    /// The database of the read models, and a replica of it where there is one; opened with [`steady_plans`].
+    pub reads: Reads,
     /// How far the read models have got.
     pub applied: AppliedPositions,
     /// Verifies access tokens.
@@ -50,7 +51,7 @@ pub struct QueryState {
 }
 
 struct Inner {
-    pool: PgPool,
+    reads: Reads,
     applied: AppliedPositions,
     checkpoints: CheckpointPoller,
     authenticator: Authenticator,
@@ -63,14 +64,18 @@ struct Inner {
 impl QueryState {
     /// The state over what the process supplies.
     pub fn new(dependencies: Dependencies) -> Self {
-        let Dependencies { pool, applied, authenticator, shard_of, commands, documents, answers } = dependencies;
-        let checkpoints = CheckpointPoller::new(pool.clone(), applied.clone());
-        let inner = Inner { pool, applied, checkpoints, authenticator, shard_of, commands, documents, answers };
+        let Dependencies { reads, applied, authenticator, shard_of, commands, documents, answers } = dependencies;
+        let checkpoints = CheckpointPoller::new(reads.clone(), applied.clone());
+        let inner = Inner { reads, applied, checkpoints, authenticator, shard_of, commands, documents, answers };
         Self { inner: Arc::new(inner) }
     }
 
     pub(crate) fn pool(&self) -> &PgPool {
-        &self.inner.pool
+        self.inner.reads.pool()
+    }
+
+    pub(crate) fn reads(&self) -> &Reads {
+        &self.inner.reads
     }
 
     pub(crate) fn applied(&self) -> &AppliedPositions {

@@ -1,6 +1,8 @@
 //! Connections to the database, a pool a purpose: a slow query must not keep the projections from theirs.
 
-use platform::postgres::{PoolSettings, connect};
+use std::time::Duration;
+
+use platform::postgres::{PoolSettings, connect, connect_lazily};
 use sqlx::PgPool;
 
 use super::roles::{Role, Roles};
@@ -27,7 +29,12 @@ pub(super) struct Pools {
     pub(super) notifications: Option<PgPool>,
     /// For query-api alone.
     pub(super) queries: Option<PgPool>,
+    /// The same, of a replica; it need not be there.
+    pub(super) replica: Option<PgPool>,
 }
+
+/// How long a query waits for a connection to the replica, before the primary is asked.
+const REPLICA_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Pools {
     pub(super) async fn open(database: &Database, roles: &Roles) -> anyhow::Result<Self> {
@@ -45,11 +52,16 @@ impl Pools {
         } else {
             None
         };
-        Ok(Self { state, log, projections, notifications, queries })
+        let replica = database.replica().filter(|_| queries.is_some()).map(|server| {
+            let settings = PoolSettings::named("queries", connections::QUERIES);
+            let settings = PoolSettings { acquire_timeout: REPLICA_PATIENCE, ..settings };
+            connect_lazily(&query_api::steady_plans(server.clone()), &settings)
+        });
+        Ok(Self { state, log, projections, notifications, queries, replica })
     }
 
     pub(super) async fn close(&self) {
-        for pool in [&self.queries, &self.notifications, &self.projections].into_iter().flatten() {
+        for pool in [&self.replica, &self.queries, &self.notifications, &self.projections].into_iter().flatten() {
             pool.close().await;
         }
         self.log.close().await;

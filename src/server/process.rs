@@ -18,7 +18,7 @@ use platform::redis::Redis;
 use platform::registry;
 use projectors::notifications;
 use query_api::gateway::{self, CommandPort, Gateway, RemoteCommands};
-use query_api::{Dependencies, Dependency, Documents, QueryState};
+use query_api::{Dependencies, Dependency, Documents, QueryState, Reads};
 use relay::{Leadership, Relay, RelayStatus};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -95,6 +95,8 @@ impl Process<'_> {
         if let Some(pool) = &self.pools.queries {
             self.queries(&mut parts, pool, &auth, &engines, &applied, &log)?;
         }
+        // What is applied to the primary the replica does not have yet.
+        let applied = if self.pools.replica.is_some() { AppliedPositions::default() } else { applied };
         if self.roles.want_bus() {
             self.bus(&mut parts, &engines, applied, &log).await?;
         }
@@ -173,8 +175,10 @@ impl Process<'_> {
             parts.remote = Some(Arc::clone(&remote));
             remote
         };
+        let reads = Reads::with_replica(pool.clone(), self.pools.replica.clone());
         let gateway = Gateway::new(gateway::Dependencies {
             pool: pool.clone(),
+            reads: reads.clone(),
             port: Arc::clone(&port),
             applied: applied.clone(),
             live: Arc::clone(&engines.live),
@@ -182,13 +186,13 @@ impl Process<'_> {
             tickets: auth.tickets.clone(),
             origins: origins(self.config),
         });
-        self.essential("checkpoints", query_api::follow_checkpoints(pool.clone(), applied.clone(), self.stop()));
+        self.essential("checkpoints", query_api::follow_checkpoints(reads.clone(), applied.clone(), self.stop()));
         let shard_of: ShardOf = Arc::new({
             let log = log.clone();
             move |key| log.shard_of(key)
         });
         let queries = QueryState::new(Dependencies {
-            pool: pool.clone(),
+            reads,
             applied: applied.clone(),
             authenticator: auth.authenticator.clone(),
             shard_of: Arc::clone(&shard_of),

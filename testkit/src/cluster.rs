@@ -48,8 +48,18 @@ struct Supervisor {
 impl Cluster {
     /// Makes a new cluster in a temporary folder and waits until it takes connections. Blocks for a second or two.
     pub fn start(durability: Durability) -> Result<Self> {
+        Self::make(durability, "")
+    }
+
+    /// Makes a streaming replica of this one, which only reads and follows by itself. Blocks for a second or two.
+    pub fn replica(&self) -> Result<Self> {
+        Self::make(Durability::None, self.folder.to_str().context("a folder with a name that is no text")?)
+    }
+
+    fn make(durability: Durability, primary: &str) -> Result<Self> {
         let mut supervisor = Command::new("/bin/sh")
             .args(["-c", SUPERVISOR, "cluster.sh"])
+            .env("CLUSTER_PRIMARY", primary)
             .args(["max_connections=400", "max_wal_size=4GB", "jit=off"])
             .args(durability.settings())
             .process_group(0)
@@ -71,6 +81,23 @@ impl Cluster {
         supervisor.ready().map(drop)
     }
 
+    /// Kills the server's first process, and with it all others.
+    pub fn kill(&self) -> Result<()> {
+        let mut supervisor = self.supervisor.lock();
+        writeln!(supervisor.orders, "kill")?;
+        match supervisor.answer()?.as_str() {
+            "killed" => Ok(()),
+            other => bail!("the test cluster was not killed: {other}"),
+        }
+    }
+
+    /// Starts it again after [`Cluster::kill`], and waits until it takes connections. Blocks.
+    pub fn start_again(&self) -> Result<()> {
+        let mut supervisor = self.supervisor.lock();
+        writeln!(supervisor.orders, "start")?;
+        supervisor.ready().map(drop)
+    }
+
     /// The id of the server's first process.
     pub fn pid(&self) -> Result<u32> {
         let text = std::fs::read_to_string(self.folder.join("data/postmaster.pid"))?;
@@ -86,12 +113,17 @@ impl Cluster {
 
 impl Supervisor {
     fn ready(&mut self) -> Result<PathBuf> {
-        let mut report = String::new();
-        self.answers.read_line(&mut report)?;
-        match report.trim_end().strip_prefix("ready ") {
+        let report = self.answer()?;
+        match report.strip_prefix("ready ") {
             Some(folder) => Ok(folder.into()),
             None => bail!("the test cluster did not start: {report}"),
         }
+    }
+
+    fn answer(&mut self) -> Result<String> {
+        let mut report = String::new();
+        self.answers.read_line(&mut report)?;
+        Ok(report.trim_end().to_owned())
     }
 }
 

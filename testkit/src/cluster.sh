@@ -3,8 +3,9 @@
 #
 #   sh -c "$(cat cluster.sh)" cluster.sh [SETTING=VALUE ...]
 #
-# Says `ready FOLDER` once the superuser `postgres` can connect through the socket in FOLDER, or `failed: REASON`. The line
-# of input `crash` kills the first process and starts another on the same data: `ready FOLDER` again.
+# Says `ready FOLDER` once the superuser `postgres` can connect through the socket in FOLDER, or `failed: REASON`. With
+# CLUSTER_PRIMARY in the environment, the folder of another one, it is a streaming replica of that. Lines of input: `crash` kills the first process
+# and starts another on the same data, `ready FOLDER` again; `kill` kills it, `killed`; `start` starts another, `ready`.
 
 # Signals meant for the tests (Ctrl-C in a terminal) end them; the end of the input then ends us.
 trap '' HUP INT TERM
@@ -40,8 +41,13 @@ fi
 export LC_ALL=C
 unset PGDATA PGPORT PGHOST PGUSER PGOPTIONS
 cd "$folder" || fail "cannot enter $folder"
-$as "$bin/initdb" --pgdata="$folder/data" --username=postgres --auth=trust --encoding=UTF8 --locale=C \
-    --no-sync --no-instructions >log 2>&1 </dev/null || fail "initdb: $(tail -n 5 log | tr '\n' '|')"
+if [ "${CLUSTER_PRIMARY-}" ]; then
+    $as "$bin/pg_basebackup" --pgdata="$folder/data" --host="$CLUSTER_PRIMARY" --username=postgres --checkpoint=fast \
+        --write-recovery-conf --no-sync >log 2>&1 </dev/null || fail "pg_basebackup: $(tail -n 5 log | tr '\n' '|')"
+else
+    $as "$bin/initdb" --pgdata="$folder/data" --username=postgres --auth=trust --encoding=UTF8 --locale=C \
+        --no-sync --no-instructions >log 2>&1 </dev/null || fail "initdb: $(tail -n 5 log | tr '\n' '|')"
+fi
 
 # Runs the server until it takes connections. What a killed one left behind may be in its way for a moment.
 serve() {
@@ -67,15 +73,16 @@ serve "$@"
 
 while read -r order; do
     case $order in
-        crash)
+        crash | kill)
             crashed=yes
             kill -KILL "$server"
             wait "$server" 2>/dev/null
-            serve "$@"
+            if [ "$order" = crash ]; then serve "$@"; else echo killed; fi
             ;;
+        start) serve "$@" ;;
         *) echo "failed: what is $order?" ;;
     esac
 done
-kill -QUIT "$server"
-wait "$server"
+kill -QUIT "$server" 2>/dev/null
+wait "$server" 2>/dev/null
 rm -rf "$folder"

@@ -7,13 +7,10 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions},
     client::DefaultClientContext,
 };
-use testkit::{
-    app::{App, Blow, Role},
-    history::Recorder,
-};
-use tokio::task::JoinHandle;
+use testkit::app::{App, Blow, Role};
 
-use crate::people::{Device, Group, check, crowd, divide, place_on_stack};
+use crate::crowd::Crowd;
+use crate::people::place_on_stack;
 use crate::records::{HEADS_BOUND, dense_up_to_the_heads};
 
 const CLIENTS: usize = 12;
@@ -21,66 +18,17 @@ const CONVERSATIONS: usize = 3;
 /// Messages of each client before a blow, and while it falls.
 const EACH: usize = 6;
 
-/// People who talk, and what has to have come of it.
-struct Traffic {
-    recorder: Recorder,
-    groups: Vec<Group>,
-    devices: Vec<Device>,
-    sent: usize,
-}
-
-impl Traffic {
-    async fn on(app: &App) -> Self {
-        let clients = crowd(&app.server(), CLIENTS).await;
-        let groups = divide(&clients, CLIENTS / CONVERSATIONS, &[]).await;
-        let recorder = Recorder::new();
-        let mut devices = Vec::new();
-        for (n, client) in clients.iter().enumerate() {
-            let log = recorder.device(client.user_id(), format!("device {n}"));
-            log.starts(groups[n * CONVERSATIONS / CLIENTS].id, 0);
-            devices.push(Device::online(client, &log).await);
-        }
-        for device in &devices {
-            device.until("everything from before is there", |progress| progress.synced).await;
-        }
-        Self { recorder, groups, devices, sent: 0 }
-    }
-
-    fn group_of(&self, client: usize) -> uuid::Uuid {
-        self.groups[client * CONVERSATIONS / CLIENTS].id
-    }
-
-    fn say(&mut self, what: &str) -> Vec<JoinHandle<()>> {
-        let mut sends = Vec::new();
-        for message in 0..EACH {
-            for (n, device) in self.devices.iter().enumerate() {
-                sends.push(device.send(&self.recorder, self.group_of(n), format!("{what}: {message} of {n}")));
-            }
-        }
-        self.sent += EACH;
-        sends
-    }
-
-    /// Everything that was said has come to everybody.
-    async fn arrived(&self) {
-        let head = 1 + self.sent * CLIENTS / CONVERSATIONS;
-        for (n, device) in self.devices.iter().enumerate() {
-            device.has(self.group_of(n), head as u64).await;
-        }
-    }
-
-    async fn end(self) {
-        let summary = check(&self.recorder, &self.groups).await;
-        assert_eq!((summary.acknowledged, summary.kept), (self.sent * CLIENTS, self.sent * CLIENTS));
-    }
+/// A dozen people who talk.
+async fn traffic(app: &App) -> Crowd {
+    Crowd::online(&app.server(), CLIENTS, CONVERSATIONS).await
 }
 
 /// Says things, does something to the installation meanwhile, and waits until all of it has come.
-async fn during<T>(traffic: &mut Traffic, what: &str, act: impl Future<Output = T>) -> T {
+async fn during<T>(traffic: &mut Crowd, what: &str, act: impl Future<Output = T>) -> T {
     eprintln!("{what}");
-    let before = traffic.say(what);
+    let before = traffic.say(what, EACH);
     let done = act.await;
-    for send in before.into_iter().chain(traffic.say(what)) {
+    for send in before.into_iter().chain(traffic.say(what, EACH)) {
         send.await.unwrap();
     }
     traffic.arrived().await;
@@ -91,19 +39,21 @@ async fn during<T>(traffic: &mut Traffic, what: &str, act: impl Future<Output = 
 async fn whatever_is_struck_nothing_is_lost_doubled_or_late() {
     let place = place_on_stack().await;
     let mut app = place.start().await.unwrap();
-    let mut traffic = Traffic::on(&app).await;
+    let mut traffic = traffic(&app).await;
     let roles = [Role::Relay, Role::Projectors, Role::QueryApi, Role::CommandApi];
     let of_roles = |blow: fn(Role) -> Blow| roles.map(blow);
     let blows = of_roles(Blow::One)
         .into_iter()
         .chain(of_roles(Blow::Replace))
         .chain(of_roles(Blow::All))
-        .chain([Blow::Hang(Role::Relay), Blow::Hang(Role::Projectors)])
+        .chain(of_roles(Blow::Hang))
         .chain([Blow::Redis, Blow::Kafka, Blow::Postgres]);
     for blow in blows {
         let roles = app.roles().unwrap();
         during(&mut traffic, &blow.to_string(), roles.strike(&place, blow)).await.unwrap();
     }
+    let roles = app.roles().unwrap();
+    during(&mut traffic, "those that were held up go on", async { roles.let_go() }).await;
     traffic.end().await;
     dense_up_to_the_heads(&app).await;
     assert!(app.stop().await.unwrap().success());
@@ -113,7 +63,7 @@ async fn whatever_is_struck_nothing_is_lost_doubled_or_late() {
 async fn a_kafka_that_was_wiped_is_filled_again_and_nothing_happens_twice() {
     let place = place_on_stack().await;
     let app = place.start().await.unwrap();
-    let mut traffic = Traffic::on(&app).await;
+    let mut traffic = traffic(&app).await;
     during(&mut traffic, "before", async {}).await;
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", place.engines().unwrap().kafka.address()).create().unwrap();
@@ -136,7 +86,7 @@ async fn a_kafka_that_was_wiped_is_filled_again_and_nothing_happens_twice() {
 async fn a_redis_that_is_emptied_or_away_is_harmless() {
     let place = place_on_stack().await;
     let app = place.start().await.unwrap();
-    let mut traffic = Traffic::on(&app).await;
+    let mut traffic = traffic(&app).await;
     let redis = &place.engines().unwrap().redis;
     for round in 0..5 {
         during(&mut traffic, &format!("emptied {round}"), async { redis.flush().unwrap() }).await;

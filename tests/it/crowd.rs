@@ -1,10 +1,74 @@
-//! Two hundred clients in twenty conversations, all at once.
+//! A crowd in conversations of its own, all of it online; and two hundred clients who talk at once.
 
-use testkit::history::Recorder;
+use parlance_client::Server;
+use testkit::{
+    app::Place,
+    history::{Recorder, Summary},
+};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
 
-use testkit::app::Place;
+use crate::people::{self, Device, Group, check, divide, everywhere};
 
-use crate::people::{Device, check, crowd, divide, everywhere};
+/// People who talk, divided into conversations of one size, and what has to have come of it.
+pub(crate) struct Crowd {
+    recorder: Recorder,
+    groups: Vec<Group>,
+    devices: Vec<Device>,
+    /// Messages of each.
+    sent: usize,
+}
+
+impl Crowd {
+    /// Registers them, and brings them online.
+    pub(crate) async fn online(server: &Server, clients: usize, conversations: usize) -> Self {
+        let clients = people::crowd(server, clients).await;
+        let groups = divide(&clients, clients.len() / conversations, &[]).await;
+        let mut crowd = Self { recorder: Recorder::new(), groups, devices: Vec::new(), sent: 0 };
+        for (n, client) in clients.iter().enumerate() {
+            let log = crowd.recorder.device(client.user_id(), format!("device {n}"));
+            log.starts(crowd.groups[n / (clients.len() / conversations)].id, 0);
+            crowd.devices.push(Device::online(client, &log).await);
+        }
+        // A device that says its first hello later begins with the last fifty events.
+        for device in &crowd.devices {
+            device.until("everything from before is there", |progress| progress.synced).await;
+        }
+        crowd
+    }
+
+    fn group_of(&self, client: usize) -> Uuid {
+        self.groups[client * self.groups.len() / self.devices.len()].id
+    }
+
+    /// Has each say so many messages; their ends are those of the tasks.
+    pub(crate) fn say(&mut self, what: &str, each: usize) -> Vec<JoinHandle<()>> {
+        let mut sends = Vec::new();
+        for message in 0..each {
+            for (n, device) in self.devices.iter().enumerate() {
+                sends.push(device.send(&self.recorder, self.group_of(n), format!("{what}: {message} of {n}")));
+            }
+        }
+        self.sent += each;
+        sends
+    }
+
+    /// Waits until everything that was said has come to everybody.
+    pub(crate) async fn arrived(&self) {
+        let head = 1 + self.sent * self.devices.len() / self.groups.len();
+        for (n, device) in self.devices.iter().enumerate() {
+            device.has(self.group_of(n), head as u64).await;
+        }
+    }
+
+    /// Checks what all of them saw.
+    pub(crate) async fn end(self) -> Summary {
+        let summary = check(&self.recorder, &self.groups).await;
+        let said = self.sent * self.devices.len();
+        assert_eq!((summary.acknowledged, summary.kept), (said, said));
+        summary
+    }
+}
 
 const CLIENTS: usize = 200;
 const CONVERSATIONS: usize = 20;
@@ -14,36 +78,12 @@ everywhere!(two_hundred_clients_send_at_once);
 
 async fn two_hundred_clients_send_at_once(place: Place) {
     let app = place.start().await.unwrap();
-    let clients = crowd(&app.server(), CLIENTS).await;
-    let groups = divide(&clients, CLIENTS / CONVERSATIONS, &[]).await;
-
-    let recorder = Recorder::new();
-    let mut devices = Vec::new();
-    for (n, client) in clients.iter().enumerate() {
-        let log = recorder.device(client.user_id(), format!("device {n}"));
-        log.starts(groups[n * CONVERSATIONS / CLIENTS].id, 0);
-        devices.push(Device::online(client, &log).await);
-    }
-    // A device that says its first hello later begins with the last fifty events.
-    for device in &devices {
-        device.until("everything from before is there", |progress| progress.synced).await;
-    }
-    let mut sends = Vec::new();
-    for message in 0..MESSAGES {
-        for (n, device) in devices.iter().enumerate() {
-            let conversation = groups[n * CONVERSATIONS / CLIENTS].id;
-            sends.push(device.send(&recorder, conversation, format!("message {message} of client {n}")));
-        }
-    }
-    for send in sends {
+    let mut crowd = Crowd::online(&app.server(), CLIENTS, CONVERSATIONS).await;
+    for send in crowd.say("at once", MESSAGES) {
         send.await.unwrap();
     }
-    let head = 1 + (MESSAGES * CLIENTS / CONVERSATIONS) as u64;
-    for (n, device) in devices.iter().enumerate() {
-        device.has(groups[n * CONVERSATIONS / CLIENTS].id, head).await;
-    }
-    let summary = check(&recorder, &groups).await;
-    assert_eq!(summary.acknowledged, CLIENTS * MESSAGES);
+    crowd.arrived().await;
+    let summary = crowd.end().await;
     assert!(summary.received >= CLIENTS * MESSAGES * CLIENTS / CONVERSATIONS);
     assert!(app.stop().await.unwrap().success());
 }

@@ -4,6 +4,7 @@
 
 mod audit;
 mod blows;
+mod caches;
 mod chat;
 mod crowd;
 mod kills;
@@ -11,5 +12,6 @@ mod notifications;
 mod people;
 mod rebuild;
 mod records;
+mod replica;
 mod restart;
 mod roles;

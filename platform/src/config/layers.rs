@@ -34,6 +34,7 @@ const SETTINGS: &[Setting] = &[
     setting("audit_file", "PARLANCE_AUDIT_FILE"),
     setting("audit_trusted_keys", "PARLANCE_AUDIT_TRUSTED_KEYS"),
     secret("database_url", "DATABASE_URL"),
+    secret("database_read_url", "DATABASE_READ_URL"),
     setting("kafka_brokers", "KAFKA_BROKERS"),
     secret("redis_url", "REDIS_URL"),
     secret("master_key", "PARLANCE_MASTER_KEY"),

@@ -128,6 +128,8 @@ pub struct Config {
     pub audit_trusted_keys: Vec<String>,
     /// The database; `None` stands for a private cluster under `data_dir`.
     pub database_url: Option<SecretString>,
+    /// A replica of that, which queries read from; `None` stands for the database itself.
+    pub database_read_url: Option<SecretString>,
     /// Kafka's brokers, comma-separated; `None` stands for the bus within the process.
     pub kafka_brokers: Option<String>,
     /// One URL of Redis or several of a cluster's nodes, comma-separated; `None` stands for what the process has.
@@ -184,7 +186,7 @@ impl Config {
             ("rate_limits", &serve.rate_limits),
         ];
         let mut layers = Layers::read(&flags, environment, common.config.as_deref())?;
-        Ok(Self {
+        let config = Self {
             listen: layers.required("listen", |text| {
                 text.parse().map_err(|_| "an address and a port such as 127.0.0.1:8080 are wanted".into())
             })?,
@@ -192,13 +194,8 @@ impl Config {
             audit_key_file: layers.optional("audit_key_file", |text| Ok(PathBuf::from(text)))?,
             audit_file: layers.optional("audit_file", |text| Ok(PathBuf::from(text)))?,
             audit_trusted_keys: layers.optional("audit_trusted_keys", list)?.unwrap_or_default(),
-            database_url: layers.optional("database_url", |text| {
-                let url = SecretString::from(text);
-                match crate::postgres::parse_url(&url) {
-                    Ok(_) => Ok(url),
-                    Err(_) => Err("a URL such as postgres://user:password@host:5432/database is wanted".into()),
-                }
-            })?,
+            database_url: layers.optional("database_url", postgres_url)?,
+            database_read_url: layers.optional("database_read_url", postgres_url)?,
             kafka_brokers: layers.optional("kafka_brokers", brokers)?,
             redis_url: layers.optional("redis_url", redis_urls)?,
             master_key: layers.optional("master_key", MasterKey::from_str)?,
@@ -215,7 +212,15 @@ impl Config {
             ticket_ttl: layers.required("ticket_ttl_s", |text| seconds(text, 1))?,
             notifications: NotificationSettings::read(&mut layers)?,
             shown: layers.into_shown(),
-        })
+        };
+        if config.database_read_url.is_some() && config.database_url.is_none() {
+            return Err(ConfigError::Refused {
+                setting: "DATABASE_READ_URL".to_owned(),
+                value: String::new(),
+                reason: "it is a replica of DATABASE_URL, which is unset".to_owned(),
+            });
+        }
+        Ok(config)
     }
 }
 
@@ -268,6 +273,15 @@ fn brokers(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err("brokers such as localhost:9092, separated by commas, are wanted".into())
+    }
+}
+
+/// A URL, which may hold a password.
+fn postgres_url(text: &str) -> Result<SecretString, String> {
+    let url = SecretString::from(text);
+    match crate::postgres::parse_url(&url) {
+        Ok(_) => Ok(url),
+        Err(_) => Err("a URL such as postgres://user:password@host:5432/database is wanted".into()),
     }
 }
 

@@ -90,13 +90,19 @@ fn a_file_with_unknown_settings_is_refused() {
 #[test]
 fn secrets_are_never_shown() {
     let url = format!("postgres://me:{SECRET}@localhost/chat");
-    let config = from_environment(&[("DATABASE_URL", &url), ("PARLANCE_MASTER_KEY", SECRET)]).unwrap();
+    let secrets = [("DATABASE_URL", url.as_str()), ("DATABASE_READ_URL", &url), ("PARLANCE_MASTER_KEY", SECRET)];
+    let config = from_environment(&secrets).unwrap();
     let text = format!("{config}\n{config:?}");
     assert!(!text.contains(SECRET), "{text}");
-    assert!(text.contains("# master_key is set and hidden (environment PARLANCE_MASTER_KEY)"), "{text}");
+    for (key, variable) in [("master_key", "PARLANCE_MASTER_KEY"), ("database_read_url", "DATABASE_READ_URL")] {
+        assert!(text.contains(&format!("# {key} is set and hidden (environment {variable})")), "{text}");
+    }
 
     for (variable, bad) in [
         ("DATABASE_URL", "mysql://me:hunter2@localhost"),
+        ("DATABASE_READ_URL", "mysql://me:hunter2@localhost"),
+        // A replica of nothing.
+        ("DATABASE_READ_URL", "postgres://me:hunter2@localhost"),
         ("REDIS_URL", "redis://me:hunter2@one,two"),
         ("PARLANCE_MASTER_KEY", "hunter2"),
     ] {

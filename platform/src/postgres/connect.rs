@@ -77,6 +77,16 @@ pub fn parse_url(url: &SecretString) -> Result<PgConnectOptions, ConnectError> {
 pub async fn connect(server: &PgConnectOptions, settings: &PoolSettings) -> Result<PgPool, ConnectError> {
     let server = server.clone().application_name(settings.name);
     wait_until_reachable(&server, settings.start_wait).await?;
+    let pool = options(settings).connect_with(server.clone()).await;
+    pool.map_err(|source| ConnectError::Refused { server: describe(&server), source })
+}
+
+/// A pool that connects when it is first asked, for an engine that need not be there.
+pub fn connect_lazily(server: &PgConnectOptions, settings: &PoolSettings) -> PgPool {
+    options(settings).connect_lazy_with(server.clone().application_name(settings.name))
+}
+
+fn options(settings: &PoolSettings) -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(settings.acquire_timeout)
@@ -84,9 +94,6 @@ pub async fn connect(server: &PgConnectOptions, settings: &PoolSettings) -> Resu
         .before_acquire(|connection, meta| {
             Box::pin(async move { Ok(meta.idle_for < TRUSTED_IDLE || connection.ping().await.is_ok()) })
         })
-        .connect_with(server.clone())
-        .await
-        .map_err(|source| ConnectError::Refused { server: describe(&server), source })
 }
 
 /// Waits, at most `bound`, until one connection was made; it is closed again.

@@ -4,6 +4,6 @@ mod connect;
 mod embedded;
 mod installation;
 
-pub use connect::{ConnectError, PoolSettings, connect, parse_url};
+pub use connect::{ConnectError, PoolSettings, connect, connect_lazily, parse_url};
 pub use embedded::{Embedded, EmbeddedError};
 pub use installation::{Account, Installation, InstallationError};

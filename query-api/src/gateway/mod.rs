@@ -34,6 +34,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoints::CheckpointPoller;
+use crate::reads::Reads;
 use clock::Clock;
 use hub::Hub;
 pub use port::CommandPort;
@@ -45,8 +46,10 @@ const GAUGE_PACE: Duration = Duration::from_secs(5);
 
 /// What the gateway needs from the process it runs in.
 pub struct Dependencies {
-    /// The database of the read models and of shared state.
+    /// The database of shared state.
     pub pool: PgPool,
+    /// Where the read models are read.
+    pub reads: Reads,
     /// The command side.
     pub port: Arc<dyn CommandPort>,
     /// How far the read models have got.
@@ -117,14 +120,14 @@ impl Figures {
 impl Gateway {
     /// A gateway that listens to the live bus from now on.
     pub fn new(dependencies: Dependencies) -> Self {
-        let Dependencies { pool, port, applied, live, authenticator, tickets, origins } = dependencies;
+        let Dependencies { pool, reads, port, applied, live, authenticator, tickets, origins } = dependencies;
         let shared = Arc::new(Shared {
             port,
-            checkpoints: CheckpointPoller::new(pool.clone(), applied),
+            checkpoints: CheckpointPoller::new(reads.clone(), applied),
             authenticator,
             tickets,
             origins,
-            store: Store::new(pool.clone()),
+            store: Store::new(reads, pool.clone()),
             cursors: Cursors::new(pool),
             hub: Arc::new(Hub::new(&live)),
             live: live.clone(),

@@ -100,7 +100,7 @@ impl World {
             .await
             .unwrap();
         let state = QueryState::new(Dependencies {
-            pool: queries,
+            reads: queries.into(),
             applied: applied.clone(),
             authenticator: authenticator.clone(),
             shard_of: Arc::new(|_| 3),

@@ -108,6 +108,11 @@ impl Process {
         self.signal(Signal::STOP);
     }
 
+    /// Lets it go on.
+    pub(super) fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// Sends a signal to it and what it started.
     pub(super) fn signal(&self, signal: Signal) {
         // It may have ended by itself.

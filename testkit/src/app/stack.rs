@@ -54,6 +54,14 @@ impl Engines {
         &self.database
     }
 
+    /// A streaming replica of the database, and its URL. Blocks.
+    pub fn replica(&self) -> anyhow::Result<(Cluster, String)> {
+        let replica = self.postgres.replica()?;
+        let database: PgConnectOptions = replica.url().parse()?;
+        let url = database.username(OWNER).database(OWNER).to_url_lossy();
+        Ok((replica, url.into()))
+    }
+
     /// What tells the binary where they are.
     pub(super) fn environment(&self) -> [(&'static str, String); 5] {
         [
@@ -125,7 +133,7 @@ pub enum Blow {
     One(Role),
     /// All of this role are killed, and started again.
     All(Role),
-    /// One process of this role is held up, and never let go: another takes its place.
+    /// One process of this role is held up, until it is let go, and another takes its place.
     Hang(Role),
     /// One process of this role is told to stop, and another started.
     Replace(Role),
@@ -142,7 +150,7 @@ pub enum Blow {
 pub struct RolesApart {
     members: Vec<Member>,
     front: Front,
-    /// Held up by a blow: they stay so until the end.
+    /// Held up by a blow: they stay so until they are let go.
     hung: Vec<Process>,
     /// Which of a role's processes the next blow hits.
     turn: usize,
@@ -271,6 +279,11 @@ impl RolesApart {
                 .await?
             }
         }
+    }
+
+    /// Lets those go on that [`Blow::Hang`] held up, beside those that took their places.
+    pub fn let_go(&self) {
+        self.hung.iter().for_each(Process::go_on);
     }
 
     async fn kill_and_restart(&mut self, place: &Place, which: impl Fn(&Member) -> bool) -> anyhow::Result<()> {

@@ -21,10 +21,12 @@ impl Store {
     /// The events of these ranges, as far as the read model has them; in one statement.
     pub(crate) async fn pages(&self, ranges: &[Range]) -> Result<Vec<Page>, sqlx::Error> {
         let ids: Vec<Uuid> = ranges.iter().map(|range| range.conversation_id).collect();
+        let named = &ids;
         let column = |number: fn(&Range) -> u64| ranges.iter().map(|range| bigint(number(range))).collect::<Vec<_>>();
         // What is hidden from before a join is hidden also where it is not known whether it must be.
-        let rows = sqlx::query(
-            "SELECT t.conversation_id, t.seq, t.topic_shard, t.position, t.at, t.event, t.data::text, t.message_id,
+        let query = |pool| async move {
+            sqlx::query(
+                "SELECT t.conversation_id, t.seq, t.topic_shard, t.position, t.at, t.event, t.data::text, t.message_id,
                     t.sender_id, t.type,
                     CASE WHEN t.seq < w.joined AND c.history IS DISTINCT FROM 'all' THEN NULL ELSE t.content END,
                     t.reply_to, t.mentions
@@ -35,14 +37,16 @@ impl Store {
                     SELECT * FROM read.timeline l
                      WHERE l.conversation_id = w.conversation_id AND l.seq > w.after AND l.seq <= w.upto
                      ORDER BY l.seq LIMIT w.row_limit) t",
-        )
-        .bind(&ids)
-        .bind(column(|range| range.after))
-        .bind(column(|range| range.upto))
-        .bind(column(|range| range.joined))
-        .bind(column(|range| range.limit))
-        .fetch_all(&self.pool)
-        .await?;
+            )
+            .bind(named)
+            .bind(column(|range| range.after))
+            .bind(column(|range| range.upto))
+            .bind(column(|range| range.joined))
+            .bind(column(|range| range.limit))
+            .fetch_all(&pool)
+            .await
+        };
+        let rows = self.reads.read(query).await?;
         let mut events = encode(&rows)?;
         events.sort_by_key(|event| (event.conversation_id, event.seq));
         let mut pages: Vec<Page> =

@@ -381,6 +381,7 @@ async fn serve(
 ) -> (Gateway, std::net::SocketAddr) {
     let gateway = Gateway::new(Dependencies {
         pool: database.pool().clone(),
+        reads: database.pool().clone().into(),
         port: port.clone(),
         applied: applied.clone(),
         live,
