@@ -65,6 +65,8 @@ impl Projection for Analytics {
 }
 
 #[cfg(test)]
+mod dashboard;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod tests;
