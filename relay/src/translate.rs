@@ -244,6 +244,9 @@ fn role(role: conversation::Role) -> Role {
 }
 
 #[cfg(test)]
+mod contract;
+
+#[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
@@ -254,13 +257,13 @@ mod tests {
 
     use super::*;
 
-    const ANN: Uuid = Uuid::from_u128(1);
-    const BEN: Uuid = Uuid::from_u128(2);
-    const ROOM: Uuid = Uuid::from_u128(3);
-    const THING: Uuid = Uuid::from_u128(4);
+    pub(super) const ANN: Uuid = Uuid::from_u128(1);
+    pub(super) const BEN: Uuid = Uuid::from_u128(2);
+    pub(super) const ROOM: Uuid = Uuid::from_u128(3);
+    pub(super) const THING: Uuid = Uuid::from_u128(4);
 
     /// As the store would keep it.
-    fn stored<A: Stored>(key: Uuid, id: Uuid, seq: Option<u64>, event: &A::Event) -> StoredEvent {
+    pub(super) fn stored<A: Stored>(key: Uuid, id: Uuid, seq: Option<u64>, event: &A::Event) -> StoredEvent {
         StoredEvent {
             topic: A::TOPIC,
             shard: 5,

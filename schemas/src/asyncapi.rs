@@ -8,6 +8,8 @@ use crate::catalogue::{EVENT_TYPES, EventType, named, reference};
 use crate::rest::{MessageSent, Problem, SendMessage};
 use crate::{Topic, ws};
 
+pub use record::headers;
+
 /// How many partitions the topics of a new installation have, where it is not told otherwise.
 pub const USUAL_PARTITIONS: u16 = 16;
 

@@ -73,6 +73,7 @@ pub const SURFACE: &[Entry] = &[
     open("/openapi.json", "GET, HEAD"),
     open("/asyncapi.json", "GET, HEAD"),
     open("/docs", "GET, HEAD"),
+    open("/docs/events", "GET, HEAD"),
     open("/problems/{name}", "GET, HEAD"),
     open("/schemas/{event_type}/{version}", "GET, HEAD"),
     open("/health/live", "GET, HEAD"),

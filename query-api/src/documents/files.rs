@@ -1,4 +1,4 @@
-//! `GET /openapi.json`, `/asyncapi.json`, `/docs`, `/schemas/{event_type}/{version}`
+//! `GET /openapi.json`, `/asyncapi.json`, `/docs`, `/docs/events`, `/schemas/{event_type}/{version}`
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -30,9 +30,14 @@ pub(super) async fn asyncapi(State(state): State<QueryState>) -> Response {
 #[utoipa::path(get, path = "/docs", tag = "about", operation_id = "getDocs",
     responses((status = 200, description = "The page.", body = String, content_type = "text/html")))]
 pub(super) async fn docs(State(state): State<QueryState>) -> Response {
-    let headers =
-        [(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, PAGE_POLICY), (CACHE_CONTROL, FRESH)];
-    (headers, state.documents().page.clone()).into_response()
+    page(state.documents().page.clone())
+}
+
+/// The event topics, to read.
+#[utoipa::path(get, path = "/docs/events", tag = "about", operation_id = "getEventDocs",
+    responses((status = 200, description = "The page.", body = String, content_type = "text/html")))]
+pub(super) async fn event_docs(State(state): State<QueryState>) -> Response {
+    page(state.documents().events.clone())
 }
 
 /// The JSON Schema of an event's data, where `ce_dataschema` points.
@@ -46,6 +51,12 @@ pub(super) async fn event_schema(Path((event_type, version)): Path<(String, Stri
     let document = schemas::catalogue::schema_document(&event_type, version).ok_or_else(Problem::not_found)?;
     let headers = [(CONTENT_TYPE, "application/schema+json"), (CACHE_CONTROL, FRESH)];
     Ok((headers, document).into_response())
+}
+
+fn page(body: axum::body::Bytes) -> Response {
+    let headers =
+        [(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, PAGE_POLICY), (CACHE_CONTROL, FRESH)];
+    (headers, body).into_response()
 }
 
 fn json(body: axum::body::Bytes) -> Response {

@@ -1,6 +1,8 @@
-//! The surface described by itself: OpenAPI, AsyncAPI, and a page to read.
+//! The surface described by itself: OpenAPI, AsyncAPI, and two pages to read.
 
+mod events;
 mod files;
+mod html;
 mod jwks;
 mod page;
 mod surface;
@@ -22,6 +24,7 @@ pub struct Documents {
     openapi: Bytes,
     asyncapi: Bytes,
     page: Bytes,
+    events: Bytes,
 }
 
 impl Documents {
@@ -33,6 +36,7 @@ impl Documents {
         let openapi = serde_json::to_value(merged(parts))?;
         Ok(Self {
             page: page::render(&openapi).into(),
+            events: events::render().into(),
             openapi: serde_json::to_vec(&openapi)?.into(),
             asyncapi: text(&schemas::asyncapi::document(env!("CARGO_PKG_VERSION"))).into(),
         })
@@ -46,5 +50,6 @@ pub(crate) fn router() -> OpenApiRouter<QueryState> {
         .routes(routes!(files::openapi))
         .routes(routes!(files::asyncapi))
         .routes(routes!(files::docs))
+        .routes(routes!(files::event_docs))
         .routes(routes!(files::event_schema))
 }

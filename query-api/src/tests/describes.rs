@@ -65,11 +65,20 @@ async fn descriptions_keys_health_and_figures_are_open() {
     let world = World::new().await;
     let get = async |path: &str| world.send(Method::GET, path, &[]).await;
     assert_eq!(get("/asyncapi.json").await.json()["asyncapi"], "3.0.0");
-    assert!(get("/docs").await.headers["content-type"].to_str().unwrap().starts_with("text/html"));
+    for page in ["/docs", "/docs/events"] {
+        assert!(get(page).await.headers["content-type"].to_str().unwrap().starts_with("text/html"), "{page}");
+    }
     let keys = get("/.well-known/jwks.json").await.json();
     assert_eq!(keys["keys"][0]["kty"], "OKP", "{keys}");
-    assert_eq!(get("/schemas/message.sent/1.json").await.json()["title"], "message.sent");
-    for unknown in ["/schemas/message.sent/2.json", "/schemas/message.sent/1", "/schemas/nothing/1.json"] {
+    for kind in schemas::catalogue::EVENT_TYPES {
+        for version in kind.versions() {
+            let served = get(&kind.path(version)).await;
+            // To the byte, as it stands in the repository.
+            let path = format!("{}/../schemas/json/{}/{version}.json", env!("CARGO_MANIFEST_DIR"), kind.name);
+            assert_eq!(String::from_utf8(served.body).unwrap(), std::fs::read_to_string(path).unwrap());
+        }
+    }
+    for unknown in ["/schemas/message.sent/99.json", "/schemas/message.sent/1", "/schemas/nothing/1.json"] {
         get(unknown).await.is_problem(404, None);
     }
     assert_eq!(get("/health/live").await.json()["status"], "ok");

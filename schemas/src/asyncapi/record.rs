@@ -88,7 +88,8 @@ fn moved(value: Value, to: &str) -> Value {
     }
 }
 
-fn headers(kind: &EventType) -> Value {
+/// The schema of a type's headers in Kafka.
+pub fn headers(kind: &EventType) -> Value {
     let told = |mut schema: Value, description: &str| {
         schema["description"] = description.into();
         schema
