@@ -7,6 +7,7 @@ mod audit;
 mod blows;
 mod caches;
 mod chat;
+mod consumers;
 mod crowd;
 mod kills;
 mod notifications;

@@ -1,6 +1,7 @@
 //! Developer commands: `cargo xtask --help` lists them.
 
 mod check;
+mod consumers;
 mod fleet;
 mod packages;
 mod stack;

@@ -54,6 +54,18 @@ pub(crate) const NGINX: Package = Package {
 /// What fetches the conversations of the demo.
 pub(crate) const PIP: Package = Package::new("python3-pip", || on_path("pip3").is_some() || on_path("pip").is_some());
 
+/// Runs the consumer in `docs/consumers/python`, with what it is built on.
+pub(crate) const PYTHON: Package = Package::new("python3-venv", || {
+    let script = "import ensurepip, sqlite3, venv";
+    Command::new("python3").args(["-c", script]).output().is_ok_and(|output| output.status.success())
+});
+
+/// Runs the consumer in `docs/consumers/node`.
+pub(crate) const NODE: Package = Package::new("nodejs", || on_path("node").is_some());
+
+/// Installs what that is built on.
+pub(crate) const NPM: Package = Package::new("npm", || on_path("npm").is_some());
+
 /// What dependencies written in C are built with: librdkafka is made by its own `configure` and `Makefile`.
 pub(crate) fn to_build() -> [Package; 5] {
     [

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    packages,
+    consumers, packages,
     supervisor::Starting,
     workspace::{cargo, run},
 };
@@ -17,7 +17,8 @@ use crate::{
 pub(crate) fn all(arguments: &[String]) -> Result<()> {
     packages::ensure(&packages::to_build())?;
     packages::ensure(&packages::ENGINES)?;
-    packages::ensure(&[packages::NGINX])?;
+    packages::ensure(&[packages::NGINX, packages::PIP])?;
+    let consumers = consumers::installed()?;
     // First, alone: an engine that waits takes a core from the compiler.
     run(cargo().args(["test", "--workspace", "--no-run", "--quiet"]).args(of_cargo(arguments)))?;
     // Side by side. A Redis starts so soon that each test has its own.
@@ -29,6 +30,7 @@ pub(crate) fn all(arguments: &[String]) -> Result<()> {
         .args(arguments)
         .env("PARLANCE_TEST_DATABASE_URL", format!("postgres://postgres@localhost/postgres?host={folder}"))
         .env("PARLANCE_TEST_KAFKA", brokers)
+        .envs(consumers)
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot run cargo")?;

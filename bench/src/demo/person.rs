@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::PASSWORD;
 
-/// How long an event may take to arrive.
-const BOUND: Duration = Duration::from_secs(30);
+/// How long an event may take to arrive, whatever happens to the server meanwhile.
+const BOUND: Duration = Duration::from_mins(2);
 
 /// What was heard in each conversation: who said what.
 type Heard = HashMap<Uuid, Vec<(Uuid, String)>>;

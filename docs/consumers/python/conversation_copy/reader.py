@@ -6,7 +6,16 @@ import logging
 import time
 from collections.abc import Iterator
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, TopicDescription
 
 from .records import Place
 from .store import Checkpoint
@@ -15,6 +24,8 @@ TOPICS = ("parlance.users.v1", "parlance.conversations.v1")
 BATCH = 500
 POLL_S = 0.5
 REQUEST_S = 10.0
+WATCH_S = 10.0
+"""How often it is looked whether the topics are the same ones still."""
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +38,13 @@ class Reader:
     """A consumer of all partitions, without a group: one process reads all, and keeps by itself how far it got."""
 
     def __init__(self, brokers: str, checkpoints: dict[Place, Checkpoint]) -> None:
+        self._admin = AdminClient({"bootstrap.servers": brokers}, logger=log)
+        try:
+            topics = self._describe()
+        except KafkaException as error:
+            raise Interrupted(f"the topics cannot be read: {error}") from error
+        self._ids = _ids(topics)
+        self._places = [Place(topic.name, partition.id) for topic in topics for partition in topic.partitions]
         self._consumer = Consumer(
             {
                 "bootstrap.servers": brokers,
@@ -37,28 +55,29 @@ class Reader:
                 # is dropped by its sequence.
                 "auto.offset.reset": "earliest",
                 "enable.partition.eof": True,
-                "topic.metadata.refresh.interval.ms": 10_000,
             },
             logger=log,
         )
-        try:
-            self._places = self._partitions()
-        except BaseException:
-            self._consumer.close()
-            raise
         self._consumer.assign([self._start(place, checkpoints.get(place, Checkpoint())) for place in self._places])
 
-    def _partitions(self) -> list[Place]:
-        places: list[Place] = []
-        for topic in TOPICS:
-            try:
-                found = self._consumer.list_topics(topic, timeout=REQUEST_S).topics[topic]
-            except KafkaException as error:
-                raise Interrupted(f"the partitions of {topic}: {error}") from error
-            if found.error is not None or not found.partitions:
-                raise Interrupted(f"there is no {topic}: {found.error}")
-            places.extend(Place(topic, partition) for partition in sorted(found.partitions))
-        return places
+    def _describe(self) -> list[TopicDescription]:
+        answers = self._admin.describe_topics(TopicCollection(list(TOPICS)), request_timeout=REQUEST_S)
+        return [answer.result() for answer in answers.values()]
+
+    def _look(self) -> None:
+        """Sees whether a topic was made anew.
+
+        The library does not tell: it takes the new one's leaders for old news, since they are counted from 0 again, and
+        waits for ever at an offset that will not come.
+        """
+        try:
+            topics = self._describe()
+        except KafkaException as error:
+            # Kafka is away, or a topic not there again yet: the next look tells.
+            log.info("the topics cannot be looked at: %s", error)
+            return
+        if _ids(topics) != self._ids:
+            raise Interrupted("the topics were made anew")
 
     @staticmethod
     def _start(place: Place, checkpoint: Checkpoint) -> TopicPartition:
@@ -71,7 +90,11 @@ class Reader:
         The batch may be empty.
         """
         unfinished = set(self._places)
+        next_look = time.monotonic() + WATCH_S
         while True:
+            if time.monotonic() > next_look:
+                self._look()
+                next_look = time.monotonic() + WATCH_S
             messages = []
             for message in self._consumer.consume(BATCH, POLL_S):
                 error = message.error()
@@ -87,6 +110,10 @@ class Reader:
     def close(self) -> None:
         """Lets the connections go."""
         self._consumer.close()
+
+
+def _ids(topics: list[TopicDescription]) -> dict[str, str]:
+    return {topic.name: str(topic.topic_id) for topic in topics}
 
 
 class Patience:
