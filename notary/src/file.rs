@@ -1,6 +1,6 @@
 //! The file of signed heads: one statement a line, only ever added to.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -13,30 +13,47 @@ use crate::ledger::{Ledger, LedgerError, Statements};
 /// Longer than any statement.
 const LONGEST_LINE: u64 = 8 << 20;
 
-/// Statements in a file.
+/// Statements in a file. Of the processes that were told of one file, one keeps it, for as long as it lives.
 #[derive(Debug)]
 pub struct FileLedger {
     path: PathBuf,
-    file: File,
+    /// To be added to; locked, so that there is one such.
+    file: Option<File>,
     reading: Option<BufReader<File>>,
 }
 
 impl FileLedger {
-    /// The file, to be added to; made where it is not there. What a crash left of a line at its end is taken off.
+    /// The file, to be added to; made where it is not there.
     ///
     /// # Errors
     /// A file that cannot be made or written.
     pub fn open(path: &Path) -> io::Result<Self> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
+        let mut ledger = Self { path: path.to_owned(), file: None, reading: None };
+        match ledger.keep() {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+            _ => Ok(ledger),
         }
-        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o644).open(path)?;
-        let (length, whole) = (file.metadata()?.len(), last_line(&mut file)?.1);
-        if whole < length {
-            file.set_len(whole)?;
-            file.sync_all()?;
+    }
+
+    /// The file as ours to add to, unless another process has it. What a crash left of a line at its end is taken off.
+    fn keep(&mut self) -> io::Result<&mut File> {
+        if self.file.is_none() {
+            if let Some(folder) = self.path.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o644).open(&self.path)?;
+            file.try_lock().map_err(|refused| match refused {
+                TryLockError::WouldBlock => io::Error::from(ErrorKind::WouldBlock),
+                TryLockError::Error(error) => error,
+            })?;
+            let (length, whole) = (file.metadata()?.len(), last_line(&mut file)?.1);
+            if whole < length {
+                file.set_len(whole)?;
+                file.sync_all()?;
+            }
+            self.file = Some(file);
         }
-        Ok(Self { path: path.to_owned(), file, reading: None })
+        Ok(self.file.as_mut().expect("it was just opened"))
     }
 
     /// The file, to be read alone.
@@ -44,7 +61,7 @@ impl FileLedger {
     /// # Errors
     /// A file that cannot be read.
     pub fn read(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), file: File::open(path)?, reading: None })
+        Ok(Self { path: path.to_owned(), file: None, reading: Some(BufReader::new(File::open(path)?)) })
     }
 
     fn line(&mut self) -> io::Result<Option<String>> {
@@ -99,7 +116,7 @@ impl Statements for FileLedger {
 #[async_trait]
 impl Ledger for FileLedger {
     async fn last(&mut self) -> Result<Option<String>, LedgerError> {
-        Ok(block_in_place(|| last_line(&mut self.file))?.0)
+        Ok(block_in_place(|| last_line(self.keep()?))?.0)
     }
 
     async fn append(&mut self, lines: &[String]) -> Result<(), LedgerError> {
@@ -109,11 +126,12 @@ impl Ledger for FileLedger {
             text.push('\n');
         }
         Ok(block_in_place(|| {
-            let before = self.file.metadata()?.len();
-            let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data());
+            let file = self.keep()?;
+            let before = file.metadata()?.len();
+            let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
             if written.is_err() {
                 // A part of a line must not stand before the next one.
-                self.file.set_len(before)?;
+                file.set_len(before)?;
             }
             written
         })?)
@@ -136,6 +154,9 @@ mod tests {
         for expected in [Some("one"), Some("two"), None, None] {
             assert_eq!(reading.next().await.unwrap().as_deref(), expected);
         }
+        // Another one would not come in between.
+        assert!(FileLedger::open(&path).unwrap().last().await.unwrap_err().is_held());
+        drop(ledger);
         let mut again = FileLedger::open(&path).unwrap();
         assert_eq!(again.last().await.unwrap().as_deref(), Some("two"));
         again.append(&["three".to_owned()]).await.unwrap();

@@ -18,6 +18,13 @@ pub enum LedgerError {
     Other(&'static str, #[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+impl LedgerError {
+    /// Whether another process has it, and keeps it up to date.
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(self, Self::File(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
 /// Statements in their order, from somewhere outside the database.
 #[async_trait]
 pub trait Statements: Send {

@@ -125,7 +125,8 @@ struct Outside {
     /// Whether only the one who leads writes it.
     shared: bool,
     reached: Option<u64>,
-    well: bool,
+    /// Not before then is it tried again, after it failed.
+    rests: Option<Instant>,
 }
 
 impl Notary {
@@ -151,14 +152,14 @@ impl Notary {
     /// Keeps statements in a place of this process's own too, which it brings up to date whoever signs.
     #[must_use]
     pub fn keeping(mut self, ledger: impl Ledger + 'static) -> Self {
-        self.outside.push(Outside { ledger: Box::new(ledger), shared: false, reached: None, well: true });
+        self.outside.push(Outside { ledger: Box::new(ledger), shared: false, reached: None, rests: None });
         self
     }
 
     /// Keeps statements in a place that all processes have in common too.
     #[must_use]
     pub fn publishing(mut self, ledger: impl Ledger + 'static) -> Self {
-        self.outside.push(Outside { ledger: Box::new(ledger), shared: true, reached: None, well: true });
+        self.outside.push(Outside { ledger: Box::new(ledger), shared: true, reached: None, rests: None });
         self
     }
 
@@ -227,7 +228,7 @@ impl Notary {
         let number = self.last.iter().flatten().next().map_or(0, |last| last.number);
         metrics::gauge!("parlance_audit_alarm").set(0);
         self.write_outside(true).await;
-        let away = self.outside.iter().find(|outside| !outside.well);
+        let away = self.outside.iter().find(|outside| outside.rests.is_some());
         self.status.set(match away {
             None => Ok(format!("signs; {number} statements")),
             Some(outside) => Err(format!("{number} statements are signed, and not kept in {}", outside.ledger.name())),
@@ -247,6 +248,7 @@ impl Notary {
             outside.reached = None;
             match timeout(OUTSIDE, outside.find(&self.table, &self.trusted)).await {
                 Ok(Ok(())) => {}
+                Ok(Err(Trouble::Ledger(error))) if error.is_held() => {}
                 Ok(Err(Trouble::Ledger(error))) if outside.shared => outside.fails(Some(&error)),
                 Ok(Err(trouble)) => return Err(trouble),
                 Err(_) => outside.fails(None),
@@ -301,7 +303,7 @@ impl Notary {
         metrics::counter!("parlance_audit_signed_events_total").increment(signed);
         self.last = Some(Some(statement));
         self.signed_at = Some(Instant::now());
-        self.write_outside(true).await;
+        self.write_outside(false).await;
         Ok(signed < added)
     }
 
@@ -309,7 +311,10 @@ impl Notary {
     async fn stand_by(&mut self) -> Result<(), Trouble> {
         self.last = None;
         for outside in self.outside.iter_mut().filter(|outside| !outside.shared && outside.reached.is_none()) {
-            outside.find(&self.table, &self.trusted).await?;
+            match outside.find(&self.table, &self.trusted).await {
+                Err(Trouble::Ledger(error)) if error.is_held() => {}
+                found => found?,
+            }
         }
         self.write_outside(false).await;
         self.status.set(Ok("another process signs".to_owned()));
@@ -317,11 +322,16 @@ impl Notary {
     }
 
     /// Adds what places outside lack. One that does not answer gets it later.
-    async fn write_outside(&mut self, leads: bool) {
-        for outside in self.outside.iter_mut().filter(|outside| leads || !outside.shared) {
+    async fn write_outside(&mut self, shared: bool) {
+        let now = Instant::now();
+        for outside in &mut self.outside {
+            if outside.shared && !shared || outside.rests.is_some_and(|until| now < until) {
+                continue;
+            }
             match timeout(OUTSIDE, outside.catch_up(&self.table, &self.trusted)).await {
                 Ok(Ok(())) => outside.works(),
-                Ok(Err(error)) => outside.fails(Some(&*error)),
+                Ok(Err(Trouble::Ledger(error))) if error.is_held() => outside.works(),
+                Ok(Err(error)) => outside.fails(Some(&error)),
                 Err(_) => outside.fails(None),
             }
         }
@@ -347,11 +357,7 @@ impl Outside {
         Ok(())
     }
 
-    async fn catch_up(
-        &mut self,
-        table: &Table,
-        trusted: &[PublicKey],
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    async fn catch_up(&mut self, table: &Table, trusted: &[PublicKey]) -> Result<(), Trouble> {
         if self.reached.is_none() {
             self.find(table, trusted).await?;
         }
@@ -375,14 +381,14 @@ impl Outside {
     }
 
     fn works(&mut self) {
-        if !std::mem::replace(&mut self.well, true) {
+        if self.rests.take().is_some() {
             tracing::info!("signed heads are kept in {} again", self.ledger.name());
         }
     }
 
     fn fails(&mut self, error: Option<&(dyn std::error::Error + 'static)>) {
         self.reached = None;
-        if std::mem::replace(&mut self.well, false) {
+        if self.rests.replace(Instant::now() + PAUSE).is_none() {
             tracing::warn!(error, "signed heads are not kept in {} for now", self.ledger.name());
         }
     }

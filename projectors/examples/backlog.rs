@@ -144,6 +144,25 @@ async fn bare(connection: &mut PgConnection, count: usize) -> anyhow::Result<Dur
     Ok(began.elapsed())
 }
 
+/// How long it took until every projection of every consumer had applied all.
+async fn all_applied(connection: &mut PgConnection, heads: &[Position], began: Instant) -> anyhow::Result<Duration> {
+    let total: u64 = heads.iter().map(|head| head.position).sum();
+    loop {
+        let least: Option<i64> = sqlx::query_scalar(
+            "SELECT min(applied)::bigint FROM (SELECT sum(position) AS applied FROM read.checkpoints \
+              WHERE topic = $1 GROUP BY projection) AS each",
+        )
+        .bind(Topic::Conversations.code())
+        .fetch_one(&mut *connection)
+        .await?;
+        if least.is_some_and(|least| least.cast_unsigned() >= total) {
+            return Ok(began.elapsed());
+        }
+        ensure!(began.elapsed() < BOUND, "not applied by all within {BOUND:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let count = std::env::args().nth(1).map_or(Ok(100_000), |count| count.parse::<u64>()).context("RECORDS")?;
@@ -166,6 +185,7 @@ async fn main() -> anyhow::Result<()> {
     let running = tokio::spawn(projectors::run(parts, stop.clone()));
     ensure!(applied.reached(&heads, BOUND).await, "not applied within {BOUND:?}");
     let took = began.elapsed();
+    let all = all_applied(&mut connection, &heads, began).await?;
     stop.cancel();
     running.await?;
 
@@ -177,6 +197,7 @@ async fn main() -> anyhow::Result<()> {
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     let rate = |took: Duration| count as f64 / took.as_secs_f64();
     println!("projected  {count} events ({stored} in the timeline) in {took:.2?}: {:.0} events/s", rate(took));
+    println!("beside it  by the last of all consumers in {all:.2?}: {:.0} events/s", rate(all));
     println!("bare rows  {count} rows in {floor:.2?}: {:.0} rows/s", rate(floor));
     println!("ratio      {:.2}", rate(took) / rate(floor));
     Ok(())

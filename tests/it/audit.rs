@@ -104,6 +104,13 @@ async fn operators_see_who_did_what_and_are_seen_themselves(place: Place) {
     let table = printed(place, &["audit", "--object", &ben, "--limit", "1"]).await;
     assert!(table.lines().count() == 2 && table.contains("user.registered"), "{table}");
     // Rebuilt, it is what it was.
+    let mut database = PgConnection::connect_with(&app.database().await.unwrap()).await.unwrap();
+    eventually("the audit has all", BOUND, async || {
+        let all = "SELECT (SELECT count(*) FROM read.audit) = (SELECT sum(head) FROM log.shards)";
+        sqlx::query_scalar(all).fetch_one(&mut database).await.unwrap()
+    })
+    .await;
+    database.close().await.unwrap();
     let before = printed(place, &["audit", "--until", "2100-01-01T00:00:00Z", "--limit", "0", "--json"]).await;
     printed(place, &["rebuild", "audit"]).await;
     assert_eq!(printed(place, &["audit", "--limit", "0", "--json"]).await, before);

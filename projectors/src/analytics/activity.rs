@@ -43,6 +43,9 @@ impl Activity {
                 | Event::UserRegistered(_)
                 | Event::UserProfileChanged(_)
                 | Event::UserPasswordChanged(_)
+                | Event::UserRoleGranted(_)
+                | Event::UserRoleRevoked(_)
+                | Event::AuditRead(_)
                 | Event::SessionRevoked(_)
                 | Event::SessionReuseDetected(_) => {}
             }
