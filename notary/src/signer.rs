@@ -224,7 +224,11 @@ impl Notary {
         if self.last.is_none() {
             self.recover().await?;
         }
-        while self.advance(at_once).await? {}
+        // What does not go into one statement goes into the next.
+        let mut due = at_once;
+        while self.advance(due).await? {
+            due = true;
+        }
         let number = self.last.iter().flatten().next().map_or(0, |last| last.number);
         metrics::gauge!("parlance_audit_alarm").set(0);
         self.write_outside(true).await;

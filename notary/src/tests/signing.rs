@@ -69,7 +69,13 @@ async fn nothing_is_signed_over_a_rewrite() {
     let told = signer.status.check().unwrap_err();
     assert!(told.starts_with(&place), "{told}");
     signer.stop().await;
-    assert_eq!(world.statements().await, 1);
+    // Not later either, and by no other.
+    let signed = world.statements().await;
+    world.happen(3).await;
+    let signer = world.sign(true);
+    eventually("it refuses again", BOUND, async || signer.status.check().is_err()).await;
+    signer.stop().await;
+    assert_eq!(world.statements().await, signed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

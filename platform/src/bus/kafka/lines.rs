@@ -191,11 +191,12 @@ fn assign(consumer: &BaseConsumer<Context>, name: &str, offset: i64) -> Result<(
 
 /// Lines with their offsets, until `end` or the bound of a page.
 fn read(consumer: &BaseConsumer<Context>, end: i64) -> Result<Vec<(i64, String)>, KafkaError> {
-    let mut lines = Vec::new();
+    let (mut lines, mut ended) = (Vec::new(), false);
     let until = Instant::now() + LOOK_BOUND;
     while lines.len() < PAGE {
         let left = until.saturating_duration_since(Instant::now());
         match consumer.poll(left) {
+            None if left.is_zero() && ended => break,
             None if left.is_zero() => return Err(KafkaError::Late(LOOK_BOUND)),
             None => {}
             Some(Ok(message)) => {
@@ -205,6 +206,8 @@ fn read(consumer: &BaseConsumer<Context>, end: i64) -> Result<Vec<(i64, String)>
                     break;
                 }
             }
+            // Said of the end as it was when it was last looked at, perhaps.
+            Some(Err(Library::PartitionEOF(_))) if lines.is_empty() && !ended => ended = true,
             Some(Err(Library::PartitionEOF(_))) => break,
             Some(Err(error)) if error.rdkafka_error_code().is_some_and(passes) => {}
             Some(Err(error)) => return Err(KafkaError::Client("read records", error)),
