@@ -247,6 +247,7 @@ async fn main() -> anyhow::Result<()> {
         bus: Arc::new(InProcessBus::new(heads, log, Bounds::default())),
         applied: AppliedPositions::default(),
         live: Arc::new(InProcessLive::default()),
+        marks: None,
         shards: SHARDS,
     };
     let (began, before) = (Instant::now(), Taken::now(backend)?);

@@ -180,7 +180,11 @@ fn moves(record: &Record, mut tell: impl FnMut(Part)) {
             tell(Part::Sessions(session.user_id));
         }
         // No answer shows these; a revocation follows the reuse.
-        Event::UserPasswordChanged(_) | Event::SessionReuseDetected(_) => {}
+        Event::UserPasswordChanged(_)
+        | Event::UserRoleGranted(_)
+        | Event::UserRoleRevoked(_)
+        | Event::AuditRead(_)
+        | Event::SessionReuseDetected(_) => {}
         Event::MessageDelivered(moved) | Event::MessageRead(moved) => tell(Part::Conversation(moved.conversation_id)),
         Event::Numbered(event) => {
             tell(Part::Conversation(event.conversation_id));

@@ -58,6 +58,8 @@ fn revoked(position: u64, user_id: Uuid) -> Arc<Record> {
         session_id: Uuid::nil(),
         device_id: Uuid::nil(),
         device_name: None,
+        address: None,
+        user_agent: None,
         at: OffsetDateTime::UNIX_EPOCH,
     };
     record(1, position, user_id, Event::SessionRevoked(session))

@@ -72,7 +72,15 @@ fn renamed(conversation_id: Uuid) -> Event {
 }
 
 fn session(user_id: Uuid, session_id: Uuid) -> SessionChanged {
-    SessionChanged { user_id, session_id, device_id: Uuid::nil(), device_name: None, at: OffsetDateTime::UNIX_EPOCH }
+    SessionChanged {
+        user_id,
+        session_id,
+        device_id: Uuid::nil(),
+        device_name: None,
+        address: None,
+        user_agent: None,
+        at: OffsetDateTime::UNIX_EPOCH,
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use domain::audit::{self, Reading, ReadingEvent};
 use domain::conversation::{self, Conversation, ConversationEvent};
 use domain::kernel::Stored;
 use domain::message::{self, MessageEvent};
@@ -26,20 +27,31 @@ fn user_after(event: &UserEvent) -> Option<UserEvent> {
             Some(user::ProfileChanged { display_name: Some("Ann".into()), avatar_file_id: Some(THING) }.into())
         }
         UserEvent::ProfileChanged(_) => Some(user::PasswordChanged { password_hash: "secret".into() }.into()),
-        UserEvent::PasswordChanged(_) => None,
+        UserEvent::PasswordChanged(_) => Some(user::RoleGranted { role: user::Role::Operator }.into()),
+        UserEvent::RoleGranted(_) => Some(user::RoleRevoked { role: user::Role::Operator }.into()),
+        UserEvent::RoleRevoked(_) => None,
     }
 }
 
 fn session_after(event: &SessionEvent) -> Option<SessionEvent> {
-    let hash = || "secret".to_owned();
+    let (hash, client) = (|| "secret".to_owned(), session::Client::default);
     match event {
         SessionEvent::Started(_) => Some(
-            session::Refreshed { device_id: BEN, refresh_hash: hash(), refresh_expires_at: AT, rotated_at: AT }.into(),
+            session::Refreshed {
+                device_id: BEN,
+                refresh_hash: hash(),
+                refresh_expires_at: AT,
+                rotated_at: AT,
+                client: client(),
+            }
+            .into(),
         ),
         SessionEvent::Refreshed(_) => {
             Some(session::Revoked { device_id: BEN, reason: session::RevokeReason::LoggedOut }.into())
         }
-        SessionEvent::Revoked(_) => Some(session::ReuseDetected { device_id: BEN, generation: 0 }.into()),
+        SessionEvent::Revoked(_) => {
+            Some(session::ReuseDetected { device_id: BEN, generation: 0, client: client() }.into())
+        }
         SessionEvent::ReuseDetected(_) => None,
     }
 }
@@ -87,6 +99,12 @@ fn records<A: Stored>(
     stored.map(|event: StoredEvent| translate(&event, &Upcasters::default()).unwrap()).collect()
 }
 
+fn reading_after(event: &ReadingEvent) -> Option<ReadingEvent> {
+    match event {
+        ReadingEvent::AuditRead(_) => None,
+    }
+}
+
 fn all() -> Vec<Record> {
     let (password_hash, refresh_hash) = ("secret".to_owned(), "secret".to_owned());
     let registered =
@@ -97,6 +115,7 @@ fn all() -> Vec<Record> {
         refresh_hash,
         refresh_expires_at: AT,
         ends_at: AT,
+        client: session::Client { address: Some("192.0.2.7".into()), user_agent: Some("phone/1".into()) },
     };
     let created = |kind, name: Option<&str>, role| conversation::Created {
         kind,
@@ -115,9 +134,11 @@ fn all() -> Vec<Record> {
         mentions,
     };
     let marks = Watermarks { user_id: BEN, device_id: Some(THING), delivered_to: u64::from(u32::MAX), read_to: 0 };
+    let read = audit::AuditRead { actor: Some(BEN), ..audit::AuditRead::default() };
     let in_room = |seq| (ROOM, THING, seq);
     [
         records::<User>((ANN, ANN, None), registered.into(), user_after),
+        records::<Reading>((ANN, THING, None), read.into(), reading_after),
         records::<Session>((ANN, THING, None), started.into(), session_after),
         records::<Conversation>((ROOM, ROOM, Some(1)), direct.into(), conversation_after),
         records::<Conversation>((ROOM, ROOM, Some(1)), group.into(), conversation_after),
