@@ -17,3 +17,4 @@ pub mod redis;
 pub mod registry;
 pub mod ring;
 pub mod telemetry;
+pub mod traces;

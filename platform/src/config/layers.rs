@@ -44,6 +44,9 @@ const SETTINGS: &[Setting] = &[
     setting("trusted_proxies", "PARLANCE_TRUSTED_PROXIES"),
     setting("log", "PARLANCE_LOG"),
     setting("log_format", "PARLANCE_LOG_FORMAT"),
+    setting("otlp_endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    setting("otlp_service_name", "OTEL_SERVICE_NAME"),
+    setting("traced_share", "OTEL_TRACES_SAMPLER_ARG"),
     setting("rate_limits", "PARLANCE_RATE_LIMITS"),
     setting("access_ttl_s", "PARLANCE_ACCESS_TTL_S"),
     setting("refresh_ttl_s", "PARLANCE_REFRESH_TTL_S"),
@@ -174,6 +177,7 @@ fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Integer(number) => Some(number.to_string()),
+        Value::Float(number) => Some(number.to_string()),
         Value::Array(items) => Some(items.iter().map(|item| item.as_str()).collect::<Option<Vec<_>>>()?.join(",")),
         _ => None,
     }

@@ -5,6 +5,7 @@ mod layers;
 mod network;
 mod notifications;
 mod origin;
+mod otlp;
 mod rate_limits;
 mod secret;
 
@@ -19,6 +20,7 @@ pub use self::{
     network::Network,
     notifications::NotificationSettings,
     origin::{Origin, PublicUrl},
+    otlp::Otlp,
     rate_limits::{Rate, RateLimits},
     secret::MasterKey,
 };
@@ -148,6 +150,8 @@ pub struct Config {
     pub log: String,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Where spans go; `None` where nobody wants them.
+    pub otlp: Option<Otlp>,
     /// Limits of one user and one address.
     pub rate_limits: RateLimits,
     /// Life of an access token.
@@ -205,6 +209,7 @@ impl Config {
             trusted_proxies: layers.optional("trusted_proxies", network::list)?.unwrap_or_default(),
             log: layers.required("log", filter)?,
             log_format: layers.required("log_format", LogFormat::from_str)?,
+            otlp: Otlp::read(&mut layers)?,
             rate_limits: layers.required("rate_limits", RateLimits::from_str)?,
             access_ttl: layers.required("access_ttl_s", |text| seconds(text, 1))?,
             refresh_ttl: layers.required("refresh_ttl_s", |text| seconds(text, 1))?,

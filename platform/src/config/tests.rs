@@ -57,6 +57,10 @@ fn a_bad_value_is_named_with_where_it_was_set() {
         ("PARLANCE_ADVERTISE_URL", "https://10.0.0.7"),
         ("PARLANCE_ALLOWED_ORIGINS", "*"),
         ("PARLANCE_TRUSTED_PROXIES", "10.0.0.7,nginx"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "grpc://localhost:4317"),
+        ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
+        ("OTEL_TRACES_SAMPLER_ARG", "NaN"),
         ("PARLANCE_ACCESS_TTL_S", "0"),
         ("PARLANCE_PUSH_DELAY_MS", "soon"),
         ("PARLANCE_PUSH_MAX_AGE_S", "86401"),
@@ -75,6 +79,15 @@ fn a_bad_value_is_named_with_where_it_was_set() {
     let serve = ServeFlags { listen: Some("nowhere".into()), ..ServeFlags::default() };
     let error = load(&CommonFlags::default(), &serve, &[]).unwrap_err().to_string();
     assert!(error.starts_with("--listen=nowhere: "), "{error}");
+}
+
+#[test]
+fn traces_go_where_a_receiver_is_named() {
+    assert_eq!(from_environment(&[("OTEL_SERVICE_NAME", "chat")]).unwrap().otlp, None);
+    let named = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318/tenant/");
+    let otlp = from_environment(&[named, ("OTEL_TRACES_SAMPLER_ARG", "1")]).unwrap().otlp.unwrap();
+    assert_eq!(otlp.endpoint.join("/v1/traces"), "http://localhost:4318/tenant/v1/traces");
+    assert_eq!((otlp.service_name, otlp.share), (None, 1.0));
 }
 
 #[test]

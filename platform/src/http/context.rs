@@ -1,6 +1,5 @@
 //! Who asked, as far as logs, traces and events are concerned: correlation and trace of one request.
 
-use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -10,38 +9,18 @@ use http::{HeaderMap, HeaderValue};
 use uuid::Uuid;
 
 use crate::auth::Caller;
+use crate::traces::{self, Kind, Span, TraceContext, TraceId};
 
 /// The header that carries the correlation id.
 pub(super) const REQUEST_ID: &str = "x-request-id";
 /// The header that carries the W3C trace context.
 pub(super) const TRACEPARENT: &str = "traceparent";
 const LONGEST_REQUEST_ID: usize = 128;
+/// What a request's span is called until its route is known.
+const REQUEST: &str = "request";
 
 tokio::task_local! {
     static CURRENT: RequestContext;
-}
-
-/// The id of a trace; 32 lower-case hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TraceId(u128);
-
-impl TraceId {
-    /// A new one.
-    pub fn random() -> Self {
-        // All zeroes would be "no trace".
-        Self(rand::random::<u128>().max(1))
-    }
-
-    /// A `traceparent` within it, not sampled.
-    pub fn traceparent(self) -> String {
-        format!("00-{self}-{:016x}-00", rand::random::<u64>().max(1))
-    }
-}
-
-impl fmt::Display for TraceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
-    }
 }
 
 /// Correlation and trace of one request, for its logs, its answer and its events.
@@ -51,6 +30,8 @@ pub struct RequestContext {
     pub correlation_id: Option<Arc<str>>,
     /// The request's `traceparent`, or the server's own.
     pub traceparent: Option<Arc<str>>,
+    /// The event that caused it, where it was not the request itself.
+    pub causation_id: Option<Uuid>,
     /// The session that asks, once it is known.
     pub session_id: Option<Uuid>,
     /// The trace within `traceparent`.
@@ -60,13 +41,32 @@ pub struct RequestContext {
 impl RequestContext {
     /// One that leaves nothing with the events that it causes: for a frame of a WebSocket, which has no headers.
     pub fn bare() -> Self {
-        Self { correlation_id: None, traceparent: None, session_id: None, trace_id: TraceId::random() }
+        Self::new(TraceId::random())
+    }
+
+    fn new(trace_id: TraceId) -> Self {
+        Self { correlation_id: None, traceparent: None, causation_id: None, session_id: None, trace_id }
     }
 
     /// The same trace, as one that leaves nothing with the events that it causes.
     #[must_use]
     pub fn unrecorded(&self) -> Self {
-        Self { correlation_id: None, traceparent: None, session_id: None, trace_id: self.trace_id }
+        Self::new(self.trace_id)
+    }
+
+    /// The same within this trace; one that cannot be followed is passed over.
+    #[must_use]
+    pub fn traced(self, traceparent: Option<Arc<str>>) -> Self {
+        match traceparent.as_deref().and_then(|text| text.parse().ok()) {
+            Some(context) => Self { traceparent, trace_id: TraceContext::trace_id(&context), ..self },
+            None => self,
+        }
+    }
+
+    /// The same for what is done because of this event.
+    #[must_use]
+    pub fn because_of(self, event_id: Option<Uuid>) -> Self {
+        Self { causation_id: event_id.or(self.causation_id), ..self }
     }
 
     /// The same, of a caller whose session is to stand with the events.
@@ -78,19 +78,42 @@ impl RequestContext {
 
     /// That of a request with these headers; what is absent or bad is replaced.
     pub fn of(headers: &HeaderMap) -> Self {
+        Self::given(headers).in_a_trace()
+    }
+
+    /// As [`Self::of`], with the request's span: where its own `traceparent` wants one, or it brought none, may begin a trace,
+    /// and is of the share that is traced. The first of the two contexts marks the answer, the second is what happens within.
+    pub(super) fn begin(headers: &HeaderMap, may_begin: bool) -> (Self, Self, Option<Span>) {
+        let given = Self::given(headers);
+        let span = match &given.traceparent {
+            Some(traceparent) => traces::begin(REQUEST, Kind::Server, Some(traceparent)),
+            None if may_begin => traces::begin_root(REQUEST, Kind::Server),
+            None => None,
+        };
+        let Some(within) = span.as_ref().map(|span| given.clone().traced(Some(span.traceparent()))) else {
+            let asked = given.in_a_trace();
+            return (asked.clone(), asked, None);
+        };
+        let asked = if given.traceparent.is_some() { given } else { within.clone() };
+        (asked, within, span)
+    }
+
+    /// What of it the headers say.
+    fn given(headers: &HeaderMap) -> Self {
         let correlation_id = headers
             .get(REQUEST_ID)
             .filter(|id| !id.is_empty() && id.len() <= LONGEST_REQUEST_ID)
             .and_then(|id| id.to_str().ok())
             .filter(|id| id.bytes().all(|byte| byte.is_ascii_graphic()))
             .map_or_else(|| Arc::from(Uuid::now_v7().to_string()), Arc::from);
-        let given = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
-        let (traceparent, trace_id) =
-            given.and_then(|value| Some((Arc::from(value), trace_of(value)?))).unwrap_or_else(|| {
-                let trace_id = TraceId::random();
-                (Arc::from(trace_id.traceparent()), trace_id)
-            });
-        Self { correlation_id: Some(correlation_id), traceparent: Some(traceparent), session_id: None, trace_id }
+        let traceparent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).map(Arc::from);
+        Self { correlation_id: Some(correlation_id), ..Self::bare() }.traced(traceparent)
+    }
+
+    /// The same in a trace, which is its own where none was given.
+    fn in_a_trace(self) -> Self {
+        let traceparent = self.traceparent.or_else(|| Some(self.trace_id.traceparent().into()));
+        Self { traceparent, ..self }
     }
 
     /// That of the request that this task works for.
@@ -124,20 +147,6 @@ impl<S: Sync> FromRequestParts<S> for RequestContext {
             None => context,
         })
     }
-}
-
-/// The trace id of a version 00 `traceparent`: `00-{trace}-{span}-{flags}` in lower-case hexadecimal.
-fn trace_of(value: &str) -> Option<TraceId> {
-    let digits = |text: &str, length| {
-        let right = text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        right.then(|| u128::from_str_radix(text, 16).ok()).flatten()
-    };
-    let mut fields = value.split('-');
-    (fields.next()? == "00").then_some(())?;
-    let trace = digits(fields.next()?, 32).filter(|trace| *trace != 0)?;
-    digits(fields.next()?, 16).filter(|span| *span != 0)?;
-    digits(fields.next()?, 2)?;
-    fields.next().is_none().then_some(TraceId(trace))
 }
 
 #[cfg(test)]
@@ -174,7 +183,7 @@ mod tests {
             let made = RequestContext::of(&headers(TRACEPARENT, bad));
             let text = made.traceparent.unwrap();
             assert_ne!(&*text, bad);
-            assert_eq!(trace_of(&text), Some(made.trace_id));
+            assert_eq!(text.parse::<TraceContext>().unwrap().trace_id(), made.trace_id);
         }
     }
 }

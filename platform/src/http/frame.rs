@@ -8,11 +8,12 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing};
 use futures::FutureExt;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tracing::Instrument;
 
 use super::surface::{self, Entry};
 use super::{Path, Problem, ProblemKind, RequestContext};
+use crate::traces::Span;
 
 /// The largest request body, in bytes.
 pub const MAX_BODY_BYTES: usize = 128 * 1024;
@@ -34,11 +35,12 @@ pub fn frame(router: Router) -> Router {
 
 async fn around(request: Request, next: Next) -> Response {
     let begin = Instant::now();
-    let context = RequestContext::of(request.headers());
     let path = request.uri().path();
     let entry = surface::find(path).or_else(|| surface::find_internal(path, request.method().as_str()));
     let route = entry.map_or("", |entry| entry.pattern);
     let method = method_label(request.method());
+    // Who probes or asks for figures does so all the time: nothing worth a trace begins there.
+    let (asked, context, mut traced) = RequestContext::begin(request.headers(), route.starts_with("/v1/"));
     let span = tracing::info_span!(
         "request",
         trace_id = %context.trace_id,
@@ -46,10 +48,13 @@ async fn around(request: Request, next: Next) -> Response {
         method,
         route,
     );
-    let work = context.clone().scope(answer(entry, request, next).instrument(span));
+    let work = context.scope(answer(entry, request, next).instrument(span));
     let mut response = work.await;
 
-    context.mark(response.headers_mut());
+    if let Some(traced) = &mut traced {
+        describe(traced, method, route, response.status());
+    }
+    asked.mark(response.headers_mut());
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -82,6 +87,17 @@ async fn answer(entry: Option<&'static Entry>, request: Request, next: Next) -> 
     response
 }
 
+/// By OpenTelemetry's names; the path itself is left out, since it may say more than ids.
+fn describe(span: &mut Span, method: &'static str, route: &'static str, status: StatusCode) {
+    span.rename(format!("{method} {route}").trim_end().to_owned());
+    span.set("http.request.method", method);
+    span.set("http.route", route);
+    span.set("http.response.status_code", i64::from(status.as_u16()));
+    if status.is_server_error() {
+        span.fail("the request could not be answered");
+    }
+}
+
 fn announced_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
@@ -108,7 +124,6 @@ async fn problem_page(Path(name): Path<String>) -> Result<Response, Problem> {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
-    use http::StatusCode;
     use serde_json::Value;
     use tower::ServiceExt;
 

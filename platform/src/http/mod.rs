@@ -9,7 +9,8 @@ mod proxies;
 mod serve;
 pub mod surface;
 
-pub use context::{RequestContext, TraceId};
+pub use crate::traces::TraceId;
+pub use context::RequestContext;
 pub use frame::{MAX_BODY_BYTES, frame};
 pub use json::Json;
 pub use params::{Path, PathId, Query};

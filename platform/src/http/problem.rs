@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use schemas::rest::FieldError;
 
-use super::context::{RequestContext, TraceId};
+use super::{RequestContext, TraceId};
 
 /// The kinds of problem; each has a page at its `type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
