@@ -46,7 +46,7 @@ impl Service {
 pub(crate) fn stored(context: &RequestContext) -> Context {
     Context {
         correlation_id: context.correlation_id.as_deref().map(str::to_owned),
-        causation_id: None,
+        causation_id: context.causation_id,
         traceparent: context.traceparent.as_deref().map(str::to_owned),
         session_id: context.session_id,
     }

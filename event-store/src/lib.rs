@@ -2,6 +2,7 @@
 
 mod append;
 mod cache;
+mod cause;
 mod chain;
 mod command;
 mod committed;

@@ -70,12 +70,7 @@ impl EventStore {
     ) -> Result<Executed<C::Output>, ExecuteError<C::Refusal>> {
         let key = command.key();
         let shard = Shards::index(self.inner.log.shards(), command.topic(), self.inner.log.shard_of(key));
-        let (context, metadata) = if context.is_empty() {
-            (None, None)
-        } else {
-            let text = serde_json::to_string(&context).expect("texts and an id");
-            (Some(Arc::new(context)), Some(Arc::from(text)))
-        };
+        let (context, metadata) = context.stored().unzip();
         let (work, answer) = erase(command);
         let lane = &self.inner.lanes[shard % self.inner.lanes.len()];
         match lane.try_send(Task { work, shard, key, context, metadata }) {

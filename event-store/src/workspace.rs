@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::cache::{Cache, Stream, StreamId};
+use crate::cause::Causes;
 use crate::command::Context;
 use crate::event::StoredEvent;
 use crate::keys::KeyOps;
@@ -95,6 +96,7 @@ pub struct Workspace<'a> {
     pub(crate) overlay: &'a mut Overlay,
     pub(crate) draft: &'a mut Vec<(StreamId, Stream)>,
     pub(crate) scope: Scope<'a>,
+    pub(crate) causes: Causes<'a>,
     /// As it was before the command.
     pub(crate) mark: Mark,
 }
@@ -169,7 +171,8 @@ impl<'a> Workspace<'a> {
             count: overlay.counts[scope.index],
             head: overlay.heads.get(&scope.key).copied(),
         };
-        Self { cache, overlay, draft, scope, mark }
+        let causes = Causes::new(scope.context, scope.metadata);
+        Self { cache, overlay, draft, scope, causes, mark }
     }
 
     /// Keeps what the command did.
@@ -245,7 +248,7 @@ impl<'a> Workspace<'a> {
     }
 
     fn append<A: Stored>(&mut self, id: Uuid, event: &A::Event, seq: Option<u64>) -> Recorded {
-        let Scope { topic, shard, index, base, key, now, ids, context, metadata } = self.scope;
+        let Scope { topic, shard, index, base, key, now, ids, .. } = self.scope;
         assert!(A::TOPIC == topic, "an event of {} does not go to the command's topic", A::TYPE);
         let payload = event.encode().expect("events are plain data");
         let stream_id = (A::CODE, id);
@@ -264,7 +267,8 @@ impl<'a> Workspace<'a> {
         stream.key = key;
         stream.note(recorded, sequence, payload.len());
         self.overlay.bytes += payload.len();
-        self.overlay.metadata.push(metadata.cloned());
+        let (context, metadata) = self.causes.next();
+        self.overlay.metadata.push(metadata);
         self.overlay.events.push(StoredEvent {
             topic,
             shard,
@@ -279,10 +283,23 @@ impl<'a> Workspace<'a> {
             event_version: event.version(),
             at: now,
             payload: payload.into_boxed_str(),
-            metadata: context.cloned(),
+            metadata: context,
             hash: [0; 32],
         });
         recorded
+    }
+
+    /// The id of the event that the command emitted last.
+    pub fn last_event(&self) -> Option<Uuid> {
+        let own = self.overlay.events.get(self.mark.events..).unwrap_or_default();
+        own.last().map(|event| event.event_id)
+    }
+
+    /// Has what the command emits from now on be caused by its last event, and not by the command alone.
+    pub fn because_of_last(&mut self) {
+        if let Some(event_id) = self.last_event() {
+            self.causes.because_of(event_id);
+        }
     }
 
     /// Takes a key that no one has. Where someone has it after all, the command is rejected: look it up first.

@@ -19,7 +19,8 @@ pub(crate) struct ChangePassword {
 }
 
 impl Command for ChangePassword {
-    type Output = ();
+    /// The event, which causes all that ends with the old password.
+    type Output = Option<Uuid>;
     type Refusal = UserRefusal;
 
     fn topic(&self) -> LogTopic {
@@ -35,7 +36,7 @@ impl Command for ChangePassword {
         self.others.iter().for_each(|session| read(reads, self.user_id, session));
     }
 
-    fn decide(&self, work: &mut Workspace<'_>) -> Result<(), UserRefusal> {
+    fn decide(&self, work: &mut Workspace<'_>) -> Result<Option<Uuid>, UserRefusal> {
         let command = UserCommand::ChangePassword {
             checked_against: self.checked_against.clone(),
             password_hash: self.password_hash.clone(),
@@ -43,12 +44,14 @@ impl Command for ChangePassword {
         for event in work.stream::<User>(self.user_id).state.decide(command)? {
             work.emit::<User>(self.user_id, event);
         }
+        let changed = work.last_event();
+        work.because_of_last();
         for session in &self.others {
             if work.stream::<Session>(session.session_id).sequence > 0 {
                 // The only refusal is that there is none.
                 let _ = revoke(work, self.user_id, session, RevokeReason::PasswordChanged);
             }
         }
-        Ok(())
+        Ok(changed)
     }
 }

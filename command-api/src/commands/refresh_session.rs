@@ -82,7 +82,11 @@ impl Command for RefreshSession {
             return Err(RefreshRefusal::Reused { device_id });
         }
         for event in events {
+            let is_reuse = matches!(event, SessionEvent::ReuseDetected(_));
             work.emit::<Session>(session_id, event);
+            if is_reuse {
+                work.because_of_last();
+            }
         }
         if let Some(device_id) = reuse {
             let key = device_key(self.presented.user_id, device_id);

@@ -127,6 +127,12 @@ mod tests {
         api.refresh(&next).await.is(401);
         assert_eq!(api.events("session.reuse_detected").await, 1);
         assert_eq!(api.events("session.revoked").await, 1);
+        let log = api.log().await;
+        let one = |kind: &str| log.iter().find(|event| event.event_type == kind).unwrap();
+        let (reuse, revoked) = (one("session.reuse_detected"), one("session.revoked"));
+        let (cause, effect) = (reuse.metadata.as_ref().unwrap(), revoked.metadata.as_ref().unwrap());
+        assert_eq!((cause.causation_id, effect.causation_id), (None, Some(reuse.event_id)));
+        assert!(cause.correlation_id.is_some() && cause.correlation_id == effect.correlation_id);
         // The device is free.
         api.log_in_on("ann", ann.device_id).await;
     }

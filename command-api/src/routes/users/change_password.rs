@@ -54,6 +54,7 @@ pub(crate) async fn change_password(
     let checked_against = hash.unwrap_or_default();
     let command = commands::ChangePassword { user_id, checked_against, password_hash, others };
     let executed = service.execute(command, &context).await?;
+    let context = context.because_of(executed.output);
 
     // Those that began by the old password while this was under way; by now none can.
     loop {
@@ -106,6 +107,22 @@ mod tests {
         log_in(PASSWORD).await.is(401);
         log_in("battery staple").await.created();
         assert_eq!(api.events("session.revoked").await, 1);
+    }
+
+    #[tokio::test]
+    async fn what_ends_with_the_old_one_is_caused_by_the_change() {
+        let api = Api::new().await;
+        let ann = api.user("ann").await;
+        api.log_in("ann").await;
+        let body = json!({"current_password": PASSWORD, "new_password": "battery staple"});
+        api.put("/v1/users/me/password", &ann, body).await.ok();
+        let log = api.log().await;
+        let one = |kind: &str| log.iter().find(|event| event.event_type == kind).unwrap();
+        let (changed, revoked) = (one("user.password_changed"), one("session.revoked"));
+        let (cause, effect) = (changed.metadata.as_ref().unwrap(), revoked.metadata.as_ref().unwrap());
+        assert_eq!((cause.causation_id, effect.causation_id), (None, Some(changed.event_id)));
+        assert!(cause.correlation_id.is_some() && cause.correlation_id == effect.correlation_id);
+        assert_eq!(cause.traceparent, effect.traceparent);
     }
 
     #[tokio::test]
