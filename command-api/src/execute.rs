@@ -8,6 +8,7 @@ use domain::session::SessionRefusal;
 use domain::user::UserRefusal;
 use event_store::{Command, Context, ExecuteError, Executed, LogPosition, Recorded};
 use platform::http::{Problem, RequestContext};
+use platform::traces::{self, Kind};
 use schemas::{Position, PositionToken, Topic};
 
 use crate::service::Service;
@@ -34,12 +35,33 @@ impl Service {
         command: C,
         context: &RequestContext,
     ) -> Result<Result<Executed<C::Output>, C::Refusal>, Problem> {
-        match self.store().execute(command, stored(context)).await {
+        let mut stored = stored(context);
+        // What the events cause is the child of their commit.
+        let mut span = traces::begin("append", Kind::Internal, stored.traceparent.as_deref());
+        if let Some(span) = &mut span {
+            span.set("parlance.command", name_of::<C>());
+            stored.traceparent = Some(span.context().to_string());
+        }
+        let executed = self.store().execute(command, stored).await;
+        if let Some(span) = &mut span {
+            match &executed {
+                Ok(executed) => span.set("parlance.position", token(executed.position).to_string()),
+                Err(ExecuteError::Refused(_)) => span.set("parlance.refused", true),
+                Err(_) => span.fail("it was not appended"),
+            }
+        }
+        match executed {
             Ok(executed) => Ok(Ok(executed)),
             Err(ExecuteError::Refused(refusal)) => Ok(Err(refusal)),
             Err(error) => Err(failure(&error)),
         }
     }
+}
+
+/// A command's own name, without the modules it is in.
+fn name_of<C>() -> &'static str {
+    let path = std::any::type_name::<C>();
+    path.rsplit("::").next().unwrap_or(path)
 }
 
 /// What of a request's context stands with its events.

@@ -5,6 +5,7 @@
 //! public problems, which the gateway hands on as they are.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use schemas::rest::{AdvanceReceipt, MessageSent, Problem, SendMessage};
 use schemas::{AuditFilters, Position, PositionToken};
@@ -49,6 +50,9 @@ pub struct Spoken {
     pub caller: Caller,
     /// What is said.
     pub message: SendMessage,
+    /// The trace that it is said in, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<Arc<str>>,
 }
 
 /// What came of each message, in the order in which they were given.

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use event_store::{Log, StoredEvent};
 use platform::bus::{Bus, BusError, Tail};
+use platform::traces::{Kind, Traced};
 use schemas::{Record, Topic};
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
@@ -239,8 +241,12 @@ impl Work {
 
     async fn publish(&self, records: &[Arc<Record>], source: &'static str) -> Result<(), Failure> {
         let Some(oldest) = records.iter().map(|record| record.at).min() else { return Ok(()) };
+        let (traced, began) = (Traced::all(records), SystemTime::now());
         let published = timeout(self.options.patience, self.bus.publish(records));
         published.await.map_err(|_| Failure::Late(BUS))?.map_err(Failure::Bus)?;
+        for record in traced {
+            record.done(Kind::Producer, "publish", record.place().topic.name(), began, Vec::new());
+        }
         let latency = (OffsetDateTime::now_utc() - oldest).as_seconds_f64().max(0.0);
         metrics::histogram!("parlance_relay_latency_seconds").record(latency);
         metrics::counter!("parlance_relay_records_total", "source" => source).increment(records.len() as u64);

@@ -1,6 +1,7 @@
 //! The command side as the gateway sees it, where both run in one process.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use command_api::{ReceiptMove, Service};
@@ -16,8 +17,14 @@ pub(crate) struct InProcessCommands(pub(crate) Service);
 
 #[async_trait]
 impl CommandPort for InProcessCommands {
-    async fn send(&self, caller: &Caller, conversation_id: Uuid, message: SendMessage) -> Result<MessageSent, Problem> {
-        let context = RequestContext::bare().by(caller);
+    async fn send(
+        &self,
+        caller: &Caller,
+        conversation_id: Uuid,
+        message: SendMessage,
+        traceparent: Option<Arc<str>>,
+    ) -> Result<MessageSent, Problem> {
+        let context = RequestContext::bare().by(caller).traced(traceparent);
         let sent = self.0.send(caller, conversation_id, message, &context).await;
         sent.map(|sent| sent.message).map_err(|problem| problem.to_body(context.trace_id))
     }

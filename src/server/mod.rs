@@ -18,6 +18,7 @@ use anyhow::Context;
 use platform::config::Config;
 use platform::lifecycle::Lifecycle;
 use platform::telemetry::Metrics;
+use platform::traces::{Service, Traces};
 use query_api::Operations;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -37,6 +38,7 @@ const STEP: Duration = Duration::from_millis(1_500);
 pub(crate) async fn run(config: &Config, roles: &Roles) -> anyhow::Result<ExitCode> {
     platform::telemetry::init_logging(&config.log, config.log_format)?;
     let metrics = Metrics::install()?;
+    let traces = traces(config, roles)?;
     // Before anything is started: without the port there is nothing to start.
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
         format!("cannot listen on {}: choose a free address by --listen (port 0 picks a free one)", config.listen)
@@ -44,8 +46,22 @@ pub(crate) async fn run(config: &Config, roles: &Roles) -> anyhow::Result<ExitCo
     let life = Lifecycle::new();
     let database = Database::own(config).await?;
     let served = serve(config, roles, &life, &database, metrics, listener).await;
-    database.stop().await;
+    let left = async {
+        if let Some(traces) = traces {
+            traces.finish(STEP).await;
+        }
+    };
+    tokio::join!(left, database.stop());
     served
+}
+
+/// The export of traces, where a receiver is named.
+fn traces(config: &Config, roles: &Roles) -> anyhow::Result<Option<Traces>> {
+    let Some(otlp) = &config.otlp else { return Ok(None) };
+    let named = roles.to_string();
+    let name = if roles.are_all() { "parlance" } else { &named };
+    let service = Service { name, roles: &named, version: env!("CARGO_PKG_VERSION") };
+    Ok(Some(Traces::install(otlp, service)?))
 }
 
 async fn serve(

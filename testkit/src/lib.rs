@@ -1,4 +1,5 @@
-//! What the tests share: private engines, the running application on them, fault proxy, history checker.
+//! What the tests share: private engines, the running application on them, fault proxy, history checker, receiver of
+//! traces.
 
 pub mod app;
 mod cluster;
@@ -7,6 +8,7 @@ mod eventually;
 mod fault_proxy;
 pub mod history;
 pub mod kafka;
+pub mod otlp;
 pub mod receivers;
 pub mod redis;
 

@@ -17,3 +17,4 @@ mod records;
 mod replica;
 mod restart;
 mod roles;
+mod traces;

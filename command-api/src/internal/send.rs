@@ -20,10 +20,10 @@ pub(super) async fn send(
     }
     let context = context.unrecorded();
     // Limits may be counted elsewhere, and their answers come in any order; so they come before the first is said.
-    let admitted = join_all(messages.into_iter().map(async |Spoken { caller, message }| {
+    let admitted = join_all(messages.into_iter().map(async |Spoken { caller, message, traceparent }| {
         service.still_welcome(&caller)?;
         let admitted = service.admit(&caller, message).await?;
-        Ok((admitted, context.clone().by(&caller)))
+        Ok((admitted, context.clone().by(&caller).traced(traceparent)))
     }))
     .await;
     let mut said: Vec<_> = admitted

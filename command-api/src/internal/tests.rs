@@ -31,7 +31,7 @@ fn saying(by: &Account, content: &str) -> Spoken {
         mentions: vec![],
         file_ids: vec![],
     };
-    Spoken { caller: caller(by), message }
+    Spoken { caller: caller(by), message, traceparent: None }
 }
 
 async fn send(api: &Api, conversation_id: Uuid, messages: Vec<Spoken>) -> Vec<Outcome> {

@@ -8,11 +8,13 @@ mod members;
 mod route;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use platform::bus::{Bus, BusError, Subscription};
 use platform::cache::Marks;
 use platform::leases::Held;
 use platform::live::LiveBus;
+use platform::traces::{Kind, Traced};
 use schemas::{Record, Topic};
 use sqlx::PgPool;
 use tokio::sync::watch;
@@ -147,6 +149,7 @@ impl FanOut {
                 let told = self.told.get_mut(&record.shard).filter(|told| record.position > **told);
                 told.map(|told| *told = record.position).is_some()
             });
+            let (traced, began) = (Traced::all(&records), SystemTime::now());
             self.members.prepare(&records).await;
             let mut hints = Vec::with_capacity(records.len());
             for record in &records {
@@ -155,6 +158,9 @@ impl FanOut {
             metrics::counter!("parlance_fan_out_hints_total").increment(hints.len() as u64);
             // Side by side, marks first: whoever is told, and asks at once, finds them.
             tokio::join!(biased; self.mark(&records), self.live.publish(hints));
+            for record in traced {
+                record.done(Kind::Producer, "fan-out", "", began, Vec::new());
+            }
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use platform::traces::{KeyValue, Kind, Traced};
 use schemas::{Record, Topic};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
@@ -61,7 +63,10 @@ impl Runner {
             transaction.rollback().await?;
             return Err(Interruption::Fenced);
         }
+        let traced = Traced::all(batch);
+        let mut times = Vec::new();
         for one in running.iter_mut() {
+            let from = SystemTime::now();
             let parked = match one.apply(&mut transaction, batch, closely).await {
                 Ok(parked) => parked,
                 Err(ApplyError::Poison(_)) if !closely => {
@@ -71,6 +76,9 @@ impl Runner {
                 Err(error) => return Err(error.into()),
             };
             careful::save(&mut transaction, one.name, &parked).await?;
+            if !traced.is_empty() {
+                times.push((from, SystemTime::now()));
+            }
         }
         // Fenced it would be in any case; but whoever follows should not have to wait.
         if !self.holds(&reached) {
@@ -78,6 +86,9 @@ impl Runner {
             return Err(Interruption::Lost);
         }
         transaction.commit().await?;
+        for (one, times) in running.iter().zip(times) {
+            one.tell(self.consumer, &traced, times);
+        }
         for one in running {
             for (shard, applied) in &mut one.applied {
                 *applied = reached.get(shard).copied().unwrap_or(0).max(*applied);
@@ -112,6 +123,18 @@ impl Running {
         Ok(running)
     }
 
+    /// Tells those who look that it applied these, before it notes how far it is.
+    fn tell(&self, consumer: Consumer, traced: &[Traced], times: (SystemTime, SystemTime)) {
+        for record in traced.iter().filter(|record| self.is_new(record.place().shard, record.place().position)) {
+            let group = KeyValue::new("messaging.consumer.group.name", consumer.name());
+            record.passed(Kind::Consumer, "apply", self.name, times, vec![group]);
+        }
+    }
+
+    fn is_new(&self, shard: u16, position: u64) -> bool {
+        self.applied.get(&shard).is_some_and(|at| position > *at)
+    }
+
     fn moves(&self, reached: &Places) -> impl Iterator<Item = Move> {
         let ahead = self.applied.iter().filter_map(|(shard, from)| {
             let to = *reached.get(shard)?;
@@ -126,8 +149,7 @@ impl Running {
         batch: &[Arc<Record>],
         closely: bool,
     ) -> Result<Vec<Parked>, ApplyError> {
-        let is_new = |record: &Arc<Record>| self.applied.get(&record.shard).is_some_and(|at| record.position > *at);
-        if !closely && self.parked.is_empty() && batch.iter().all(is_new) {
+        if !closely && self.parked.is_empty() && batch.iter().all(|record| self.is_new(record.shard, record.position)) {
             careful::apply(connection, self.projection, batch).await?;
             return Ok(Vec::new());
         }
@@ -135,7 +157,7 @@ impl Running {
             // A rebuild may have found a place for some of them, and left the checkpoints where they were.
             self.parked = careful::load(connection, self.name).await?;
         }
-        let new: Vec<_> = batch.iter().filter(|record| is_new(record)).cloned().collect();
+        let new: Vec<_> = batch.iter().filter(|record| self.is_new(record.shard, record.position)).cloned().collect();
         if new.is_empty() {
             return Ok(Vec::new());
         }

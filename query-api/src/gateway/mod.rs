@@ -2,7 +2,7 @@
 //!
 //! `protocol` is the wire, `session` one connection as a pure state machine, `socket` the loop that drives it over a
 //! stream, `hub` this end of the live bus, `store` what stands in PostgreSQL, `work` what sessions want done, `port` the
-//! command side, `remote` the same where it runs elsewhere.
+//! command side, `remote` the same where it runs elsewhere, `traced` pushes as spans.
 
 mod checks;
 mod clock;
@@ -15,6 +15,7 @@ mod socket;
 mod store;
 #[cfg(test)]
 mod tests;
+mod traced;
 mod upgrade;
 mod work;
 

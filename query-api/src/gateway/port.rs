@@ -1,6 +1,7 @@
 //! What this side asks of the command side, wherever that runs: the gateway, and whoever reads the audit.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use platform::auth::Caller;
@@ -11,8 +12,14 @@ use uuid::Uuid;
 /// The command side, as the gateway sees it.
 #[async_trait]
 pub trait CommandPort: Send + Sync + 'static {
-    /// Sends a message; answers once it is committed.
-    async fn send(&self, caller: &Caller, conversation_id: Uuid, message: SendMessage) -> Result<MessageSent, Problem>;
+    /// Sends a message, within a trace where it brought one; answers once it is committed.
+    async fn send(
+        &self,
+        caller: &Caller,
+        conversation_id: Uuid,
+        message: SendMessage,
+        traceparent: Option<Arc<str>>,
+    ) -> Result<MessageSent, Problem>;
 
     /// Takes the caller's watermarks, which are not beyond the conversation's head, and sees to it soon that they are
     /// committed; those that are not forward, or of one who is no longer a member, are dropped. Must not block.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, join_all};
 use platform::auth::Caller;
 use platform::http::Problem as Refusal;
+use platform::traces::{self, Span};
 use schemas::Position;
 use schemas::rest::{AdvanceReceipt, MessageSent, Problem, SendMessage};
 use tokio::time::sleep;
@@ -101,8 +102,11 @@ pub(crate) fn begin(
                 Done::Receipts(shared.store.receipts(caller.user_id, &conversations).await.map_err(Failed::from))
             }),
         ),
-        Action::Send { reference, conversation_id, message } => {
-            (Kind::Command, Box::pin(send(shared, caller, reference, conversation_id, message)))
+        Action::Send { reference, conversation_id, message, traceparent } => {
+            let sending = async move {
+                Done::Sent(reference, send(&shared, &caller, conversation_id, *message, traceparent).await)
+            };
+            (Kind::Command, Box::pin(sending))
         }
         Action::Advance(advance) => (
             Kind::Command,
@@ -123,13 +127,20 @@ pub(crate) fn receipt(advance: &Advance) -> AdvanceReceipt {
 }
 
 async fn send(
-    shared: Arc<Shared>,
-    caller: Caller,
-    reference: Option<Box<str>>,
+    shared: &Shared,
+    caller: &Caller,
     conversation_id: Uuid,
-    message: Box<SendMessage>,
-) -> Done {
-    Done::Sent(reference, shared.port.send(&caller, conversation_id, *message).await)
+    message: SendMessage,
+    traceparent: Option<Arc<str>>,
+) -> Result<MessageSent, Problem> {
+    let mut span = traces::begin("send", traces::Kind::Server, traceparent.as_deref());
+    let within = span.as_ref().map(Span::traceparent).or(traceparent);
+    let sent = shared.port.send(caller, conversation_id, message, within).await;
+    if let (Some(span), Err(problem)) = (&mut span, &sent) {
+        span.set("http.response.status_code", i64::from(problem.status));
+        span.fail("it was not sent");
+    }
+    sent
 }
 
 /// Waits until the read models have what is committed now; answers how far that is, by shard.

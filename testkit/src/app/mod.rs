@@ -100,6 +100,7 @@ impl Place {
         let mut command = Command::new(&self.binary);
         for (name, _) in std::env::vars() {
             let listened_to = name.starts_with("PARLANCE_")
+                || name.starts_with("OTEL_")
                 || ["DATABASE_URL", "DATABASE_READ_URL", "KAFKA_BROKERS", "REDIS_URL"].contains(&name.as_str());
             if listened_to {
                 command.env_remove(name);

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::protocol::event::{Event, Receipt};
+use super::traced::Push;
 use ears::Ears;
 pub(crate) use ears::Heard;
 pub(crate) use mailbox::{Mailbox, Note};
@@ -415,7 +416,9 @@ impl Encoded {
             return Some(note.clone());
         }
         let note = match &record.event {
-            Happening::Numbered(numbered) => Note::Event(Arc::new(Event::live(numbered, record.place()))),
+            Happening::Numbered(numbered) => {
+                Note::Event(Arc::new(Event::live(numbered, record.place(), Push::of(record))))
+            }
             Happening::MessageDelivered(moved) | Happening::MessageRead(moved) => {
                 let is_delivery = matches!(record.event, Happening::MessageDelivered(_));
                 Note::Receipt(Arc::new(Receipt::live(moved, is_delivery, record.place())))

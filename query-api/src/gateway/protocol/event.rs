@@ -1,5 +1,7 @@
 //! Numbered events and receipts as frames: encoded once, shared by every device that gets them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use schemas::ws::ServerFrame;
 use schemas::{Body, Numbered, Position, ReceiptMoved};
@@ -8,6 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::frame::{append_text_frame, text_frame};
+use crate::gateway::traced::Push;
 
 /// A numbered event, ready to be written to any socket.
 #[derive(Clone, Debug)]
@@ -20,6 +23,8 @@ pub(crate) struct Event {
     pub(crate) about: About,
     /// The whole WebSocket frame.
     pub(crate) frame: Bytes,
+    /// Where it came by the live bus and somebody looks at its trace.
+    pub(crate) push: Option<Arc<Push>>,
 }
 
 /// What an event means for who gets the next ones.
@@ -37,7 +42,7 @@ pub(crate) enum About {
 
 impl Event {
     /// Encodes an event of the live bus.
-    pub(crate) fn live(numbered: &Numbered, place: Position) -> Self {
+    pub(crate) fn live(numbered: &Numbered, place: Position, push: Option<Arc<Push>>) -> Self {
         let Numbered { conversation_id, seq, at, ref body } = *numbered;
         let about = match body {
             Body::Created(_) => About::Created,
@@ -48,7 +53,7 @@ impl Event {
             }
         };
         let head = EventHead { conversation_id, seq, place, at, event: body.event_type() };
-        Self { conversation_id, seq, about, frame: text_frame(|out| head.write(out, body)) }
+        Self { conversation_id, seq, about, frame: text_frame(|out| head.write(out, body)), push }
     }
 }
 
@@ -172,7 +177,7 @@ mod tests {
         };
         let place = Position { topic: Topic::Conversations, shard: 3, position: 1042 };
         let numbered = Numbered { conversation_id, seq: 2, at, body: Body::MessageSent(Box::new(message)) };
-        let event = Event::live(&numbered, place);
+        let event = Event::live(&numbered, place, None);
         assert_eq!(event.about, About::Other);
         assert_eq!(
             parse(&event.frame),
@@ -188,7 +193,7 @@ mod tests {
             })
         );
         let body = Body::MemberLeft(MemberLeft { user_id, by: user_id });
-        let left = Event::live(&Numbered { conversation_id, seq: 3, at, body }, place);
+        let left = Event::live(&Numbered { conversation_id, seq: 3, at, body }, place, None);
         assert_eq!(left.about, About::Left(user_id));
         assert_eq!(parse(&left.frame)["data"], json!({"user_id": user_id, "by": user_id}));
         let receipt = Receipt::new(conversation_id, user_id, (2, 1), at);

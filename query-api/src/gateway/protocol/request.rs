@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use platform::http::Problem;
+use platform::traces::TraceContext;
 use schemas::rest::{FieldError, SendMessage};
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -38,6 +40,8 @@ pub(crate) enum Request {
         conversation_id: Uuid,
         /// As in the POST.
         message: Box<SendMessage>,
+        /// The trace that it is to be part of, as the header of that name; one that cannot be followed is passed over.
+        traceparent: Option<Arc<str>>,
     },
     /// `ack`
     Ack {
@@ -112,12 +116,17 @@ struct Fields<'a> {
     file_ids: Option<&'a RawValue>,
     cursors: Option<&'a RawValue>,
     access_token: Option<&'a RawValue>,
+    traceparent: Option<&'a RawValue>,
 }
 
 impl<'a> Fields<'a> {
     fn request(&self, kind: &str) -> Result<Request, Problem> {
         match kind {
-            "send" => Ok(Request::Send { conversation_id: self.conversation()?, message: Box::new(self.message()?) }),
+            "send" => Ok(Request::Send {
+                conversation_id: self.conversation()?,
+                message: Box::new(self.message()?),
+                traceparent: self.traceparent(),
+            }),
             "ack" => Ok(Request::Ack { conversation_id: self.conversation()?, seq: required(self.seq, "/seq")? }),
             "read" => Ok(Request::Read { conversation_id: self.conversation()?, seq: required(self.seq, "/seq")? }),
             "ping" => Ok(Request::Ping),
@@ -129,6 +138,11 @@ impl<'a> Fields<'a> {
 
     fn conversation(&self) -> Result<Uuid, Problem> {
         required(self.conversation_id, "/conversation_id")
+    }
+
+    fn traceparent(&self) -> Option<Arc<str>> {
+        let text: String = serde_json::from_str(self.traceparent?.get()).ok()?;
+        text.parse::<TraceContext>().is_ok().then(|| text.into())
     }
 
     fn message(&self) -> Result<SendMessage, Problem> {
@@ -210,6 +224,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
                         "file_ids" => &mut fields.file_ids,
                         "cursors" => &mut fields.cursors,
                         "access_token" => &mut fields.access_token,
+                        "traceparent" => &mut fields.traceparent,
                         _ => {
                             map.next_value::<IgnoredAny>()?;
                             continue;
@@ -310,10 +325,27 @@ mod tests {
             r#"{{"type":"send","ref":"1","conversation_id":"{CONVERSATION}","message_id":"{MESSAGE}",
                 "content":"Gr\u00fc\u00dfe 👋\n","mentions":null,"file_ids":["{MESSAGE}"],"reply_to":null}}"#
         );
-        let Request::Send { conversation_id, message } = ask(&text) else { panic!("not a send") };
+        let Request::Send { conversation_id, message, traceparent } = ask(&text) else { panic!("not a send") };
         assert_eq!(conversation_id, conversation());
         assert_eq!(message.content, "Grüße 👋\n");
         assert_eq!((message.mentions.len(), message.file_ids.len(), message.reply_to), (0, 1, None));
+        assert_eq!(traceparent, None);
+    }
+
+    #[test]
+    fn a_send_may_be_part_of_a_trace() {
+        let of = |traceparent: &str| {
+            let text = format!(
+                r#"{{"type":"send","conversation_id":"{CONVERSATION}","message_id":"{MESSAGE}","content":"x","traceparent":{traceparent}}}"#
+            );
+            let Request::Send { traceparent, .. } = ask(&text) else { panic!("not a send") };
+            traceparent
+        };
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert_eq!(of(&format!("{good:?}")).as_deref(), Some(good));
+        for bad in ["null", "7", r#""""#, r#""\ud800""#, r#""00-0af7651916cd43dd8448eb211c80319c-01""#] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
     }
 
     #[test]
@@ -396,7 +428,7 @@ mod tests {
             for (frame, request) in [
                 (
                     ClientFrame::Send { conversation_id, message: message.clone() },
-                    Request::Send { conversation_id, message: Box::new(message) },
+                    Request::Send { conversation_id, message: Box::new(message), traceparent: None },
                 ),
                 (ClientFrame::Ack { conversation_id, seq }, Request::Ack { conversation_id, seq }),
                 (ClientFrame::Read { conversation_id, seq }, Request::Read { conversation_id, seq }),

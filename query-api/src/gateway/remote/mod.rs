@@ -65,8 +65,14 @@ impl RemoteCommands {
 
 #[async_trait]
 impl CommandPort for RemoteCommands {
-    async fn send(&self, caller: &Caller, conversation_id: Uuid, message: SendMessage) -> Result<MessageSent, Problem> {
-        self.outbox.send(*caller, conversation_id, message).await
+    async fn send(
+        &self,
+        caller: &Caller,
+        conversation_id: Uuid,
+        message: SendMessage,
+        traceparent: Option<Arc<str>>,
+    ) -> Result<MessageSent, Problem> {
+        self.outbox.send(*caller, conversation_id, message, traceparent.as_deref()).await
     }
 
     fn take_receipt(

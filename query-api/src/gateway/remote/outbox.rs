@@ -63,6 +63,8 @@ struct Waiting {
 struct Spoken<'a> {
     caller: &'a Caller,
     message: &'a SendMessage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
 }
 
 /// A `platform::internal::SendMessages` of what was written before.
@@ -84,8 +86,9 @@ impl Outbox {
         caller: Caller,
         conversation_id: Uuid,
         message: SendMessage,
+        traceparent: Option<&str>,
     ) -> Result<MessageSent, Problem> {
-        let spoken = serde_json::value::to_raw_value(&Spoken { caller: &caller, message: &message })
+        let spoken = serde_json::value::to_raw_value(&Spoken { caller: &caller, message: &message, traceparent })
             .map_err(|_| unavailable("the message cannot be handed on"))?;
         let (answer, answered) = oneshot::channel();
         self.put(conversation_id, Waiting { spoken, until: Instant::now() + BOUND, answer }).map_err(unavailable)?;

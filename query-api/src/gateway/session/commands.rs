@@ -39,8 +39,8 @@ impl Session {
             }
             Ok(Request::Ping) => out.frame(answer::pong(reference.as_deref())),
             Ok(Request::Auth { access_token }) => out.act(Action::Verify { reference, access_token }),
-            Ok(Request::Send { conversation_id, message }) => {
-                out.act(Action::Send { reference, conversation_id, message });
+            Ok(Request::Send { conversation_id, message, traceparent }) => {
+                out.act(Action::Send { reference, conversation_id, message, traceparent });
             }
             Ok(Request::Read { conversation_id, seq }) => {
                 let decides = self.flows.get(&conversation_id).is_none_or(|flow| seq > flow.head);

@@ -248,6 +248,7 @@ impl Session {
             self.flight.add(amount);
             self.redeliver_ms = self.redeliver_ms.min(now_ms + FIRST_REDELIVERY_MS);
             out.delivered += 1;
+            out.traced.extend(ready.push);
             out.frame(ready.frame);
             let (joined, synced) = (flow.joined, flow.sync_to > 0 && flow.sent >= flow.sync_to);
             if synced {

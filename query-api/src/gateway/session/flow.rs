@@ -1,10 +1,12 @@
 //! One conversation on one connection: what was sent, what waits, what is not acked. Pure.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::gateway::protocol::event::{About, Event};
+use crate::gateway::traced::Push;
 
 /// How long an unacked event waits before it is sent again, at first and at most.
 pub(super) const FIRST_REDELIVERY_MS: u64 = 5_000;
@@ -61,11 +63,12 @@ pub(super) struct Ready {
     pub(super) seq: u64,
     pub(super) about: About,
     pub(super) frame: Bytes,
+    pub(super) push: Option<Arc<Push>>,
 }
 
 impl From<&Event> for Ready {
     fn from(event: &Event) -> Self {
-        Self { seq: event.seq, about: event.about, frame: event.frame.clone() }
+        Self { seq: event.seq, about: event.about, frame: event.frame.clone(), push: event.push.clone() }
     }
 }
 
@@ -250,7 +253,13 @@ mod tests {
     use super::*;
 
     fn event(seq: u64) -> Event {
-        Event { conversation_id: Uuid::nil(), seq, about: About::Other, frame: Bytes::from(seq.to_string()) }
+        Event {
+            conversation_id: Uuid::nil(),
+            seq,
+            about: About::Other,
+            frame: Bytes::from(seq.to_string()),
+            push: None,
+        }
     }
 
     fn sent(flow: &mut Flow) -> Vec<u64> {

@@ -13,6 +13,7 @@ mod receipts;
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use platform::auth::Caller;
@@ -22,6 +23,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::protocol::frame::PING;
+use super::traced::Push;
 pub(crate) use delivery::{Missed, Page};
 use flow::{Amount, Flow};
 pub(crate) use plan::{Begin, Cursor, Plan, Stay, Stored};
@@ -64,6 +66,8 @@ pub(crate) enum Action {
         conversation_id: Uuid,
         /// The message.
         message: Box<SendMessage>,
+        /// The trace that it is to be part of.
+        traceparent: Option<Arc<str>>,
     },
     /// Advance the user's watermarks.
     Advance(Advance),
@@ -125,6 +129,8 @@ pub(crate) struct Output {
     pub(crate) delivered: u64,
     /// Events sent again since somebody looked.
     pub(crate) redelivered: u64,
+    /// Of the events sent for the first time those whose trace somebody looks at, until they are written.
+    pub(crate) traced: Vec<Arc<Push>>,
 }
 
 impl Output {

@@ -33,7 +33,8 @@ pub(super) fn parse(frame: &Bytes) -> Value {
 
 pub(super) fn event_about(conversation_id: Uuid, seq: u64, about: About) -> Event {
     let text = json!({"type": "event", "conversation_id": conversation_id, "seq": seq}).to_string();
-    Event { conversation_id, seq, about, frame: text_frame(|out| out.extend_from_slice(text.as_bytes())) }
+    let frame = text_frame(|out| out.extend_from_slice(text.as_bytes()));
+    Event { conversation_id, seq, about, frame, push: None }
 }
 
 pub(super) fn event(seq: u64) -> Event {
@@ -487,7 +488,9 @@ fn reads_and_sends_are_handed_on_and_answered() {
 
     let message_id = Uuid::from_u128(9);
     bench.say(&json!({"type": "send", "ref": "s", "conversation_id": ROOM, "message_id": message_id, "content": "hi"}));
-    let Some(Action::Send { reference, conversation_id, message }) = bench.actions().pop() else { panic!("no send") };
+    let Some(Action::Send { reference, conversation_id, message, .. }) = bench.actions().pop() else {
+        panic!("no send")
+    };
     assert_eq!((reference.as_deref(), conversation_id, &*message.content), (Some("s"), ROOM, "hi"));
     let position = schemas::Position { topic: schemas::Topic::Conversations, shard: 1, position: 2 }.into();
     let sent = MessageSent { message_id, conversation_id, seq: 6, sent_at: OffsetDateTime::UNIX_EPOCH, position };

@@ -453,6 +453,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             if self.out.frames.capacity() > 0 {
                 self.out.frames = VecDeque::new();
             }
+            for push in std::mem::take(&mut self.out.traced) {
+                push.done(self.session.caller());
+            }
             let _ = Pin::new(&mut self.stream).poll_flush(context)?;
         }
         self.count();

@@ -70,7 +70,13 @@ fn encode(rows: &[PgRow]) -> Result<Vec<Event>, sqlx::Error> {
         parts.push((conversation_id, seq, about, begin..bytes.len()));
     }
     let bytes = Bytes::from(bytes);
-    let event = |(conversation_id, seq, about, part)| Event { conversation_id, seq, about, frame: bytes.slice(part) };
+    let event = |(conversation_id, seq, about, part)| Event {
+        conversation_id,
+        seq,
+        about,
+        frame: bytes.slice(part),
+        push: None,
+    };
     Ok(parts.into_iter().map(event).collect())
 }
 

@@ -96,7 +96,13 @@ pub(super) fn problem(status: u16) -> Problem {
 
 #[async_trait]
 impl CommandPort for Port {
-    async fn send(&self, caller: &Caller, conversation_id: Uuid, message: SendMessage) -> Result<MessageSent, Problem> {
+    async fn send(
+        &self,
+        caller: &Caller,
+        conversation_id: Uuid,
+        message: SendMessage,
+        _: Option<Arc<str>>,
+    ) -> Result<MessageSent, Problem> {
         if self.limited.load(Ordering::Relaxed) {
             return Err(problem(429));
         }

@@ -51,7 +51,7 @@ impl World {
     }
 
     async fn say(&self, message_id: Uuid) -> Result<MessageSent, Problem> {
-        self.commands.send(&self.ann, self.group, saying(message_id)).await
+        self.commands.send(&self.ann, self.group, saying(message_id), None).await
     }
 
     /// Says so much at once, as one socket does.
@@ -94,7 +94,7 @@ async fn what_is_said_at_once_keeps_its_order() {
 async fn long_messages_go_in_as_many_calls_as_they_need() {
     let world = World::new().await;
     let long = |_| SendMessage { content: "\"".repeat(16_384), ..saying(Uuid::now_v7()) };
-    let said = join_all((0..20).map(long).map(|long| world.commands.send(&world.ann, world.group, long))).await;
+    let said = join_all((0..20).map(long).map(|long| world.commands.send(&world.ann, world.group, long, None))).await;
     assert_eq!(seqs(said), (2..=21).collect::<Vec<u64>>());
 }
 
@@ -102,9 +102,9 @@ async fn long_messages_go_in_as_many_calls_as_they_need() {
 async fn refusals_are_handed_on_as_they_are() {
     let world = World::new().await;
     let (eve, _) = world.sides[1].user("eve").await;
-    let refused = world.commands.send(&eve, world.group, saying(Uuid::now_v7())).await.unwrap_err();
+    let refused = world.commands.send(&eve, world.group, saying(Uuid::now_v7()), None).await.unwrap_err();
     assert_eq!((refused.status, refused.kind.as_str()), (404, "/problems/not-found"));
-    let refused = world.commands.send(&world.ann, world.group, saying(Uuid::nil())).await.unwrap_err();
+    let refused = world.commands.send(&world.ann, world.group, saying(Uuid::nil()), None).await.unwrap_err();
     assert_eq!(refused.errors[0].pointer.as_deref(), Some("/message_id"));
     let beyond = AdvanceReceipt { delivered_to: Some(99), read_to: None };
     let refused = world.commands.advance_receipt(&world.ann, world.group, beyond).await.unwrap_err();
@@ -113,9 +113,9 @@ async fn refusals_are_handed_on_as_they_are() {
     world.commands.advance_receipt(&world.ann, world.group, known).await.unwrap();
     // The largest that a client may say, and then some: refused by its size, not lost.
     let message = SendMessage { content: "\u{1}".repeat(16_384), ..saying(Uuid::now_v7()) };
-    world.commands.send(&world.ann, world.group, message).await.unwrap();
+    world.commands.send(&world.ann, world.group, message, None).await.unwrap();
     let message = SendMessage { content: "x".repeat(140_000), ..saying(Uuid::now_v7()) };
-    assert_eq!(world.commands.send(&world.ann, world.group, message).await.unwrap_err().status, 413);
+    assert_eq!(world.commands.send(&world.ann, world.group, message, None).await.unwrap_err().status, 413);
 }
 
 #[tokio::test]
