@@ -62,10 +62,10 @@ mod tests {
         let mut causes = Causes::new(context.as_ref(), metadata.as_ref());
         assert_eq!(causes.next(), (context.clone(), metadata.clone()));
         causes.because_of(event_id);
-        let (caused, stored) = causes.next();
+        let (effect, stored) = causes.next();
         let wanted =
             Context { correlation_id: Some("request".to_owned()), causation_id: Some(event_id), ..Context::default() };
-        assert_eq!(caused.as_deref(), Some(&wanted));
+        assert_eq!(effect.as_deref(), Some(&wanted));
         assert_eq!(serde_json::from_str::<Context>(&stored.unwrap()).unwrap(), wanted);
     }
 
@@ -75,9 +75,9 @@ mod tests {
         assert_eq!(causes.next(), (None, None));
         for event_id in [7, 8].map(Uuid::from_u128) {
             causes.because_of(event_id);
-            let caused = causes.next().0.unwrap();
-            assert_eq!(caused.correlation_id, Some(Uuid::from_u128(7).to_string()));
-            assert_eq!(caused.causation_id, Some(event_id));
+            let effect = causes.next().0.unwrap();
+            assert_eq!(effect.correlation_id, Some(Uuid::from_u128(7).to_string()));
+            assert_eq!(effect.causation_id, Some(event_id));
         }
     }
 }

@@ -2,15 +2,21 @@
 
 use std::{fs, time::Duration};
 
+use futures::{SinkExt, StreamExt};
 use parlance_client::{Client, Session, Update, Updates, text_message};
 use rand::RngExt;
 use schemas::Topic;
+use serde_json::{Value, json};
 use testkit::{
     app::Place,
     eventually,
     otlp::{Receiver, Span},
 };
 use tokio::{net::TcpListener, time::timeout};
+use tokio_tungstenite::{
+    connect_async,
+    tungstenite::{Message as Frame, client::IntoClientRequest},
+};
 use uuid::Uuid;
 
 use crate::people::{everywhere, options, person, place};
@@ -48,7 +54,35 @@ async fn say(by: &Client, conversation: Uuid, traceparent: &str) -> u64 {
         .unwrap();
     assert_eq!(answer.status(), 201);
     assert_eq!(answer.headers()["traceparent"], traceparent);
-    answer.json::<serde_json::Value>().await.unwrap()["seq"].as_u64().unwrap()
+    answer.json::<Value>().await.unwrap()["seq"].as_u64().unwrap()
+}
+
+/// Says something by a frame with this `traceparent`, on a connection of its own; answers the message's number.
+async fn say_by_socket(by: &Client, conversation: Uuid, traceparent: &str) -> u64 {
+    let url = format!("{}/v1/ws", by.server().address()).replacen("http", "ws", 1);
+    let mut request = url.into_client_request().unwrap();
+    let headers = request.headers_mut();
+    let bearer = format!("Bearer {}", by.tokens().await.access_token);
+    headers.insert("authorization", bearer.parse().unwrap());
+    headers.insert("sec-websocket-protocol", "parlance.v1".parse().unwrap());
+    let (mut socket, _) = connect_async(request).await.unwrap();
+    let send = json!({
+        "type": "send", "ref": "1", "conversation_id": conversation, "message_id": Uuid::now_v7(),
+        "content": "nobody else's business", "traceparent": traceparent,
+    });
+    for frame in [json!({"type": "hello"}), send] {
+        socket.send(Frame::text(frame.to_string())).await.unwrap();
+    }
+    let answered = async {
+        loop {
+            let frame = socket.next().await.expect("it is answered").unwrap();
+            let frame: Value = serde_json::from_str(frame.to_text().unwrap()).unwrap_or_default();
+            if frame["ref"] == "1" {
+                return frame["seq"].as_u64().unwrap_or_else(|| panic!("{frame}"));
+            }
+        }
+    };
+    timeout(BOUND, answered).await.expect("it is answered")
 }
 
 async fn online(client: &Client) -> (Session, Updates) {
@@ -134,6 +168,23 @@ async fn a_message_is_one_trace_from_the_request_to_the_device(place: Place) {
     assert_eq!(receiver.of_trace(&unseen.trace), []);
     let all = format!("{:?}", receiver.spans());
     assert!(!all.contains("business") && !all.contains("ann-"), "{all}");
+
+    // By a frame it begins with the frame's span.
+    let framed = Caller::new();
+    let seq = say_by_socket(&ann, conversation, &framed.traceparent(true)).await;
+    hears(&mut updates, seq).await;
+    eventually("the frame's trace is whole", BOUND, async || {
+        let spans = receiver.of_trace(&framed.trace);
+        let to_ben = spans.iter().any(|span| span.attributes.get("parlance.device_id") == Some(&device));
+        to_ben && ["send", "append"].iter().all(|name| spans.iter().any(|span| span.name == *name))
+    })
+    .await;
+    let spans = receiver.of_trace(&framed.trace);
+    let (send, append) = (one(&spans, "send"), one(&spans, "append"));
+    assert_eq!((&send.parent_id, &append.parent_id), (&framed.span, &send.span_id));
+    assert_eq!(send.service, if apart { "query-api" } else { "parlance" });
+    let to_ben = |span: &&Span| span.name == "deliver" && span.attributes["parlance.device_id"] == device;
+    assert_eq!(spans.iter().find(to_ben).map(|span| &span.parent_id), Some(&append.span_id));
 
     // What was not exported yet is, at the end.
     let last = Caller::new();

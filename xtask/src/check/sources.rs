@@ -76,6 +76,12 @@ const RULES: &[Rule] = &[
         reason: "records are published again by asking the relay",
     },
     Rule {
+        words: &["opentelemetry"],
+        within: &[],
+        except: &["platform/src/traces/", "testkit/"],
+        reason: "only `platform::traces` makes spans: one place says what they carry, and what one costs that nobody wants",
+    },
+    Rule {
         words: &[
             "SystemTime::now",
             "Instant::now",
