@@ -169,7 +169,7 @@ async fn a_kill_in_the_middle_sends_again_under_the_same_id(place: Place) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_kafka_that_was_wiped_tells_nothing_again() {
+async fn a_kafka_that_was_wiped_and_a_replay_tell_nothing_again() {
     let app = with_receivers(place_on_stack().await).start().await.unwrap();
     let place = app.place().clone();
     let (pushes, hook) = (PushService::start().await.unwrap(), Webhook::start().await.unwrap());
@@ -177,9 +177,9 @@ async fn a_kafka_that_was_wiped_tells_nothing_again() {
     let (ann, ben) = (person(&app.server(), "ann").await, person(&app.server(), "ben").await);
     let direct = ann.open_direct(ben.user_id()).await.unwrap().conversation_id;
     let (bens, _) = browser(&app, &pushes, &ben).await;
-    let mut said = Vec::new();
+    let mut messages = Vec::new();
     for _ in 0..5 {
-        said.push(say(&ann, direct).await);
+        messages.push(say(&ann, direct).await);
     }
     let all = async |said: &[Uuid]| {
         eventually("all is told", BOUND, async || {
@@ -188,17 +188,21 @@ async fn a_kafka_that_was_wiped_tells_nothing_again() {
         })
         .await;
     };
-    all(&said).await;
+    all(&messages).await;
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", place.engines().unwrap().kafka.address()).create().unwrap();
     let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(20)));
     let topics = ["parlance.users.v1", "parlance.conversations.v1"];
     assert!(admin.delete_topics(&topics, &options).await.unwrap().iter().all(Result::is_ok));
     dense_up_to_the_heads(&app).await;
-    said.push(say(&ann, direct).await);
-    all(&said).await;
-    assert_eq!(read_by(&pushes, &bens), said, "each once");
-    assert_eq!(hook.told().len(), said.len());
+    messages.push(say(&ann, direct).await);
+    all(&messages).await;
+    said(&place, &["replay", topics[1], "--from", "1"]).await.unwrap();
+    messages.push(say(&ann, direct).await);
+    all(&messages).await;
+    let read = read_by(&pushes, &bens);
+    assert_eq!(read.iter().collect::<HashSet<_>>().len(), messages.len());
+    assert_eq!((read.len(), hook.told().len()), (messages.len(), messages.len()), "each once");
     assert!(app.stop().await.unwrap().success());
 }
 

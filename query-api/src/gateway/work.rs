@@ -165,7 +165,11 @@ async fn start(
     // First who comes into a conversation from now on is told, then what was before is read.
     if let Some(heard) = shared.hub.enter(mailbox) {
         heard.await;
-        shared.live.connected(mailbox.connected()).await;
+    }
+    shared.live.connected(mailbox.connected()).await;
+    // It may have gone meanwhile, and said so before this was said.
+    if mailbox.is_gone() {
+        shared.live.disconnected(mailbox.connected()).await;
     }
     let read_at = caught_up(shared).await?;
     let (user_id, device_id) = (caller.user_id, caller.device_id);

@@ -92,6 +92,11 @@ impl Mailbox {
         }
     }
 
+    /// Whether its connection has ended.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.rooms.lock().is_none()
+    }
+
     /// Which device this is, and by which connection.
     pub(crate) fn connected(&self) -> Connected {
         let Self { user_id, device_id, connection_id, .. } = *self;

@@ -122,3 +122,9 @@ async fn without_redis_all_comes_if_later() {
     world.port.move_receipt(room, ben, 7, 7).await;
     until_receipt(&mut anns, ben, 7).await;
 }
+
+#[tokio::test]
+async fn other_processes_know_who_is_connected() {
+    let (_server, world) = world().await;
+    super::sockets::counts_as_connected(&world).await;
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::SinkExt;
 use platform::auth::AuthSettings;
+use platform::live::Device;
 use schemas::History;
 use schemas::ws::close;
 use serde_json::{Value, json};
@@ -259,4 +260,23 @@ async fn a_server_that_drains_closes_its_sockets_and_keeps_the_cursors() {
         sqlx::query_scalar("SELECT acked FROM state.device_cursors").fetch_one(world.database.pool()).await.unwrap();
     assert_eq!(acked, 1);
     assert!(tokio_tungstenite::connect_async(world.request(ann, device(1))).await.is_err());
+}
+
+#[tokio::test]
+async fn a_device_counts_as_connected_until_it_is_gone() {
+    counts_as_connected(&World::new().await).await;
+}
+
+/// By the word of the live bus, which others are told of who is away.
+pub(super) async fn counts_as_connected(world: &World) {
+    let known = Device { user_id: user(1), device_id: device(1) };
+    let counts = async || world.port.live.connected_of(&[known]).await.contains(&known);
+    let older = world.connect(user(1), device(1)).await;
+    assert!(counts().await, "it was welcomed");
+    // A newer connection takes the place of the older one, which goes.
+    let newer = world.connect(user(1), device(1)).await;
+    drop(older);
+    assert!(counts().await);
+    newer.leave().await;
+    eventually("it is gone", BOUND, async || !counts().await).await;
 }

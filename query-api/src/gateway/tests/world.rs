@@ -58,7 +58,7 @@ type Taken = (Uuid, Uuid, Option<u64>, Option<u64>);
 /// The command side, the projectors and fan-out in one.
 pub(super) struct Port {
     pool: PgPool,
-    live: Arc<dyn LiveBus>,
+    pub(super) live: Arc<dyn LiveBus>,
     applied: AppliedPositions,
     state: tokio::sync::Mutex<State>,
     /// While set, hints are lost.
