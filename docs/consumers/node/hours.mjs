@@ -24,6 +24,8 @@ const kafka = new kafkajs.Kafka({
   clientId: 'parlance-hours',
   brokers: options.brokers.split(','),
   logLevel: kafkajs.logLevel.ERROR,
+  // A Kafka that is away is waited for, some two minutes.
+  retry: { initialRetryTime: 300, maxRetryTime: 5_000, retries: 30 },
 });
 const tally = await Tally.load(options.file);
 const counter = new Counter(tally, new Schemas(options.server));
