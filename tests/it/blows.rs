@@ -7,11 +7,11 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions},
     client::DefaultClientContext,
 };
-use testkit::app::{App, Blow, Role};
+use testkit::app::{App, Blow, Place, Role};
 
 use crate::crowd::Crowd;
 use crate::people::place_on_stack;
-use crate::records::{HEADS_BOUND, dense_up_to_the_heads};
+use crate::records::{HEADS_BOUND, TOPICS, dense_up_to_the_heads};
 
 const CLIENTS: usize = 12;
 const CONVERSATIONS: usize = 3;
@@ -19,12 +19,22 @@ const CONVERSATIONS: usize = 3;
 const EACH: usize = 6;
 
 /// A dozen people who talk.
-async fn traffic(app: &App) -> Crowd {
+pub(crate) async fn traffic(app: &App) -> Crowd {
     Crowd::online(&app.server(), CLIENTS, CONVERSATIONS).await
 }
 
+/// Takes topics from Kafka, with all that is in them.
+pub(crate) async fn delete_topics(place: &Place, topics: &[&str]) {
+    let brokers = place.engines().unwrap().kafka.address();
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(20)));
+    let deleted = admin.delete_topics(topics, &options).await.unwrap();
+    assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+}
+
 /// Says things, does something to the installation meanwhile, and waits until all of it has come.
-async fn during<T>(traffic: &mut Crowd, what: &str, act: impl Future<Output = T>) -> T {
+pub(crate) async fn during<T>(traffic: &mut Crowd, what: &str, act: impl Future<Output = T>) -> T {
     eprintln!("{what}");
     let before = traffic.say(what, EACH);
     let done = act.await;
@@ -65,16 +75,10 @@ async fn a_kafka_that_was_wiped_is_filled_again_and_nothing_happens_twice() {
     let app = place.start().await.unwrap();
     let mut traffic = traffic(&app).await;
     during(&mut traffic, "before", async {}).await;
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", place.engines().unwrap().kafka.address()).create().unwrap();
-    let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(20)));
-    let topics = ["parlance.users.v1", "parlance.conversations.v1"];
-    let deleted = during(&mut traffic, "the topics are deleted", admin.delete_topics(&topics, &options)).await;
-    assert!(deleted.unwrap().iter().all(Result::is_ok));
+    during(&mut traffic, "the topics are deleted", delete_topics(&place, &TOPICS)).await;
     // Without anything new, too.
     dense_up_to_the_heads(&app).await;
-    let deleted = admin.delete_topics(&topics[1..], &options).await.unwrap();
-    assert!(deleted.iter().all(Result::is_ok));
+    delete_topics(&place, &TOPICS[1..]).await;
     dense_up_to_the_heads(&app).await;
     during(&mut traffic, "after", async {}).await;
     traffic.end().await;

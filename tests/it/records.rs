@@ -17,23 +17,23 @@ use uuid::Uuid;
 
 use crate::people::{PASSWORD, name, person, place_on_stack};
 
-const TOPICS: [&str; 2] = ["parlance.users.v1", "parlance.conversations.v1"];
+pub(crate) const TOPICS: [&str; 2] = ["parlance.users.v1", "parlance.conversations.v1"];
 const POLL: Duration = Duration::from_millis(200);
 /// Within which a topic that was gone is filled again.
 pub(crate) const HEADS_BOUND: Duration = Duration::from_mins(1);
 
 /// A record as Kafka has it.
 #[derive(Debug, Clone)]
-struct Raw {
-    topic: String,
-    partition: i32,
+pub(crate) struct Raw {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
     key: String,
-    headers: BTreeMap<String, String>,
+    pub(crate) headers: BTreeMap<String, String>,
     data: Value,
 }
 
 impl Raw {
-    fn sequence(&self) -> u64 {
+    pub(crate) fn sequence(&self) -> u64 {
         self.headers["ce_sequence"].parse().unwrap()
     }
 
@@ -43,7 +43,7 @@ impl Raw {
 }
 
 /// Every record there is at this moment, in the order of each partition. Blocks.
-fn read_all(brokers: &str) -> Vec<Raw> {
+pub(crate) fn read_all(brokers: &str) -> Vec<Raw> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "a stranger")
