@@ -60,10 +60,10 @@ pub(crate) const PYTHON: Package = Package::new("python3-venv", || {
     Command::new("python3").args(["-c", script]).output().is_ok_and(|output| output.status.success())
 });
 
-/// Runs the consumer in `docs/consumers/node`.
+/// Runs the consumer in `docs/consumers/node`, and AsyncAPI's own parser.
 pub(crate) const NODE: Package = Package::new("nodejs", || on_path("node").is_some());
 
-/// Installs what that is built on.
+/// Installs what those are built on.
 pub(crate) const NPM: Package = Package::new("npm", || on_path("npm").is_some());
 
 /// What dependencies written in C are built with: librdkafka is made by its own `configure` and `Makefile`.

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
@@ -10,15 +10,20 @@ use anyhow::{Context, Result, bail};
 use crate::{
     consumers, packages,
     supervisor::Starting,
-    workspace::{cargo, run},
+    workspace::{cache, cargo, root, run},
 };
+
+/// Runs AsyncAPI's own parser.
+const ASYNCAPI: &str = "schemas/asyncapi/validate.sh";
 
 /// Runs the tests of the whole workspace, those in the documentation too.
 pub(crate) fn all(arguments: &[String]) -> Result<()> {
     packages::ensure(&packages::to_build())?;
     packages::ensure(&packages::ENGINES)?;
-    packages::ensure(&[packages::NGINX, packages::PIP])?;
+    packages::ensure(&[packages::NGINX, packages::PIP, packages::NODE, packages::NPM])?;
     let consumers = consumers::installed()?;
+    // A test asks it; without a document it is only fetched, where it is not there yet.
+    run(Command::new("sh").arg(root().join(ASYNCAPI)).env("PARLANCE_CACHE", cache()))?;
     // First, alone: an engine that waits takes a core from the compiler.
     run(cargo().args(["test", "--workspace", "--no-run", "--quiet"]).args(of_cargo(arguments)))?;
     // Side by side. A Redis starts so soon that each test has its own.

@@ -126,6 +126,22 @@ fn each_is_read_today_and_written_again_without_loss() {
 }
 
 #[test]
+fn its_headers_are_as_described_then_and_now() {
+    for fixture in all() {
+        let schema = schemas::asyncapi::headers(fixture.kind);
+        let validator = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
+        let written = fixture.record().to_binary_mode("https://chat.example.org").unwrap();
+        let written = written.headers.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        for headers in [&fixture.json["headers"], &Value::Object(written)] {
+            let errors: Vec<_> = validator.iter_errors(headers).map(|error| error.to_string()).collect();
+            assert!(errors.is_empty(), "{}: {errors:#?}", fixture.name);
+            let described = |name: &String| schema["properties"][name].is_object();
+            assert!(headers.as_object().unwrap().keys().all(described), "{}", fixture.name);
+        }
+    }
+}
+
+#[test]
 fn whatever_a_member_may_be_stands_in_one() {
     for kind in EVENT_TYPES {
         let schema = kind.schema(kind.version());

@@ -180,17 +180,14 @@ mod tests {
         let ids = values(&html, " id");
         assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "ids are unique");
         for target in values(&html, " href") {
-            match target.strip_prefix('#') {
-                Some(id) => assert!(ids.contains(&id), "{target}"),
-                None => {
-                    assert!(surface::find(target).is_some_and(|entry| entry.is_open("GET")), "{target}");
-                    if let Some((name, version)) =
-                        target.strip_prefix("/schemas/").and_then(|rest| rest.split_once('/'))
-                    {
-                        let version = version.strip_suffix(".json").unwrap();
-                        assert!(schemas::catalogue::schema_document(name, version).is_some(), "{target}");
-                    }
-                }
+            if let Some(id) = target.strip_prefix('#') {
+                assert!(ids.contains(&id), "{target}");
+                continue;
+            }
+            assert!(surface::find(target).is_some_and(|entry| entry.is_open("GET")), "{target}");
+            if let Some((name, version)) = target.strip_prefix("/schemas/").and_then(|rest| rest.split_once('/')) {
+                let version = version.strip_suffix(".json").unwrap();
+                assert!(schemas::catalogue::schema_document(name, version).is_some(), "{target}");
             }
         }
         assert_eq!(fetched(&html), None);
