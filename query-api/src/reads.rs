@@ -111,7 +111,16 @@ impl Reads {
     /// Asks the one that is read how far it has got, and posts that.
     pub(crate) async fn post(&self, applied: &AppliedPositions) -> Result<(), String> {
         let _posting = self.inner.posting.read().await;
-        applied.post(positions(self.pool()).await?);
+        if let Some(replica) = self.replica_in_use() {
+            match positions(replica).await {
+                Ok(positions) => {
+                    applied.post(positions);
+                    return Ok(());
+                }
+                Err(reason) => self.leave_replica(&reason),
+            }
+        }
+        applied.post(positions(&self.inner.primary).await?);
         Ok(())
     }
 

@@ -56,7 +56,7 @@ async fn sessions_end(server: &parlance_client::Server, name: &str, ann: &Client
 /// Ends a session; answers where that stands.
 async fn end_session(client: &Client, session: Uuid) -> PositionToken {
     let answer = reqwest::Client::new()
-        .delete(format!("{}/v1/sessions/{session}", client.server().address()))
+        .delete(format!("{}/v1/sessions/{session}", client.server().address().trim_end_matches('/')))
         .bearer_auth(client.tokens().await.access_token)
         .send()
         .await
