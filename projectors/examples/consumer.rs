@@ -90,7 +90,7 @@ impl Log {
 
     /// Somebody says something, and all others get it and read it.
     fn talk(&mut self, conversation: u64, dice: u64) {
-        let sender = dice % size(conversation);
+        let sender = (dice >> 16) % size(conversation);
         let seq = self.head(conversation) + 1;
         self.clock += Duration::from_millis(1 + dice % 7);
         let message = Message {

@@ -14,8 +14,7 @@ pub(super) struct Course {
     pub(super) sent: Vec<Sent>,
     /// By conversation.
     pub(super) moves: HashMap<Uuid, Vec<Move>>,
-    /// Conversations in which messages may be read by all now.
-    pub(super) prunable: Prunable,
+    pub(super) settled: Settled,
 }
 
 /// A message that is counted for the first time.
@@ -40,12 +39,12 @@ pub(super) struct Move {
     pub(super) tally: Tally,
 }
 
-/// By conversation, the lowest place from which a read watermark moved; 0 where somebody left.
-pub(super) type Prunable = HashMap<Uuid, u64>;
+/// By conversation, the place behind which messages may be read by all now that were not before.
+pub(super) type Settled = HashMap<Uuid, u64>;
 
 impl Course {
     pub(super) fn of(facts: &[Fact<'_>], watermarks: Watermarks) -> Self {
-        let mut course = Self { watermarks, sent: Vec::new(), moves: HashMap::new(), prunable: Prunable::new() };
+        let mut course = Self { watermarks, sent: Vec::new(), moves: HashMap::new(), settled: Settled::new() };
         for fact in facts {
             match fact.what {
                 What::Numbered { seq, ref change } => course.numbered(fact, seq, change),
@@ -72,9 +71,13 @@ impl Course {
             }
             Change::Left(user_id) => {
                 self.watermarks.set(who(user_id), None);
-                self.prunable.insert(conversation_id, 0);
+                self.settle(conversation_id, 0);
             }
-            Change::SentBy(sender_id) => self.sent.push(Sent { conversation_id, shard, seq, sender_id, at_ms }),
+            Change::SentBy(sender_id) => {
+                self.sent.push(Sent { conversation_id, shard, seq, sender_id, at_ms });
+                // It may be for nobody.
+                self.settle(conversation_id, seq - 1);
+            }
             Change::Nothing => {}
         }
     }
@@ -99,8 +102,12 @@ impl Course {
             moves.push(Move { user_id, mark, from, to, shard, at_ms, tally: Tally::default() });
         }
         if before.read_to < after.read_to {
-            let lowest = self.prunable.entry(conversation_id).or_insert(before.read_to);
-            *lowest = before.read_to.min(*lowest);
+            self.settle(conversation_id, before.read_to);
         }
+    }
+
+    fn settle(&mut self, conversation_id: Uuid, after: u64) {
+        let lowest = self.settled.entry(conversation_id).or_insert(after);
+        *lowest = after.min(*lowest);
     }
 }

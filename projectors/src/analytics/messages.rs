@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::course::{Move, Prunable, Sent};
+use super::course::{Move, Sent, Settled};
 use super::watermarks::Watermarks;
 use crate::database::bigint;
 use crate::projection::ApplyError;
@@ -100,28 +100,33 @@ pub(super) async fn remember(connection: &mut PgConnection, sent: &[Sent]) -> Re
     Ok(())
 }
 
-/// Drops the times of what all members have read; of everything, where no members are left.
+/// Drops the times of what nobody has yet to read, of those behind the places given.
 ///
-/// What is kept follows from the watermarks alone: all behind the lowest. That one is looked for only where it may have
-/// moved: whoever moved was not the last, if a message is kept that they had read before.
-pub(super) async fn forget(connection: &mut PgConnection, prunable: &Prunable) -> Result<(), ApplyError> {
-    if prunable.is_empty() {
+/// That is what no member but its sender has still before them: all up to where the last member has read, and of what
+/// that one sent, all up to where the last but one has.
+pub(super) async fn forget(connection: &mut PgConnection, settled: &Settled) -> Result<(), ApplyError> {
+    if settled.is_empty() {
         return Ok(());
     }
-    let (conversations, from): (Vec<Uuid>, Vec<i64>) =
-        prunable.iter().map(|(conversation, from)| (*conversation, bigint(*from))).unzip();
+    let (conversations, after): (Vec<Uuid>, Vec<i64>) =
+        settled.iter().map(|(conversation, after)| (*conversation, bigint(*after))).unzip();
     sqlx::query(
-        "WITH lowest AS MATERIALIZED ( \
-            SELECT conversation_id, \
-                   (SELECT min(read_to) FROM analytics_members m WHERE m.conversation_id = u.conversation_id) AS seq \
-              FROM unnest($1::uuid[], $2::bigint[]) AS u(conversation_id, first) \
-             WHERE NOT EXISTS (SELECT FROM analytics_messages t \
-                                WHERE t.conversation_id = u.conversation_id AND t.seq <= u.first)) \
-         DELETE FROM analytics_messages t USING lowest \
-          WHERE t.conversation_id = lowest.conversation_id AND (t.seq <= lowest.seq OR lowest.seq IS NULL)",
+        "WITH last AS MATERIALIZED ( \
+            SELECT u.conversation_id, u.after, m.user_id, coalesce(m.read[1], $3) AS read, \
+                   coalesce(m.read[2], $3) AS others_read \
+              FROM unnest($1::uuid[], $2::bigint[]) AS u(conversation_id, after), \
+                   LATERAL (SELECT array_agg(read_to ORDER BY read_to, user_id) AS read, \
+                                   (array_agg(user_id ORDER BY read_to, user_id))[1] AS user_id \
+                              FROM (SELECT user_id, read_to FROM analytics_members t \
+                                     WHERE t.conversation_id = u.conversation_id \
+                                     ORDER BY read_to, user_id LIMIT 2) AS two) AS m) \
+         DELETE FROM analytics_messages t USING last \
+          WHERE t.conversation_id = last.conversation_id AND t.seq > last.after AND t.seq <= last.others_read \
+            AND (t.seq <= last.read OR t.sender_id = last.user_id)",
     )
     .bind(conversations)
-    .bind(from)
+    .bind(after)
+    .bind(i64::MAX)
     .execute(connection)
     .await?;
     Ok(())

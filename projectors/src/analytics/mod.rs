@@ -51,13 +51,13 @@ impl Projection for Analytics {
         let facts = facts::of(batch);
         if !facts.is_empty() {
             let watermarks = Watermarks::load(connection, &facts).await?;
-            let Course { watermarks, sent, mut moves, prunable } = Course::of(&facts, watermarks);
+            let Course { watermarks, sent, mut moves, settled } = Course::of(&facts, watermarks);
             hours::add(connection, &sent).await?;
             messages::observe(connection, &sent, &watermarks, &mut moves).await?;
             Delays::of(&moves).add(connection).await?;
             messages::remember(connection, &sent).await?;
             watermarks.save(connection).await?;
-            messages::forget(connection, &prunable).await?;
+            messages::forget(connection, &settled).await?;
         }
         // Last, since these rows alone are written by those of other shards too, who wait for each other there.
         Activity::of(batch).save(connection).await

@@ -132,8 +132,18 @@ async fn times_of_messages_go_once_all_members_have_read_them() {
     assert_eq!(kept(connection).await, [3, 4]);
     bench.keep(room.left(cleo()));
     bench.keep(room.said(ann()));
+    bench.keep(room.said(ben()));
     bench.apply().await;
-    assert_eq!(kept(connection).await, [6]);
+    assert_eq!(kept(connection).await, [6, 7]);
+    // Ann has not read Ben's; her own is nothing that she has yet to read.
+    bench.keep(room.read(ben(), 7, 7));
+    bench.apply().await;
+    assert_eq!(kept(connection).await, [7]);
+    bench.keep(room.left(ann()));
+    bench.apply().await;
+    bench.keep(room.said(ben()));
+    bench.apply().await;
+    assert_eq!(kept(connection).await, [0; 0]);
 }
 
 #[tokio::test]
