@@ -1,6 +1,7 @@
 //! A command side that takes readings of the audit down in memory, or refuses them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use async_trait::async_trait;
@@ -50,7 +51,7 @@ impl CommandPort for Commands {
         }
     }
 
-    async fn send(&self, _: &Caller, _: Uuid, _: SendMessage) -> Result<MessageSent, Problem> {
+    async fn send(&self, _: &Caller, _: Uuid, _: SendMessage, _: Option<Arc<str>>) -> Result<MessageSent, Problem> {
         Err(problem(503))
     }
 
