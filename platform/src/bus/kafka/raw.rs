@@ -2,7 +2,7 @@
 //!
 //! Unlike a subscription it hands on what came twice, what is published again, and what this version does not know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,18 +133,17 @@ impl RawReader {
                 return Ok(None);
             }
             self.tend(&reader);
-            let message = match reader.get().recv().now_or_never() {
-                Some(message) => message,
-                None => {
-                    self.waited = true;
-                    tokio::select! {
-                        message = reader.get().recv() => message,
-                        looked = finished(&mut self.looking) => {
-                            self.looked(looked)?;
-                            continue;
-                        }
-                        () = sleep_until(self.look_at), if self.looking.is_none() => continue,
+            let message = if let Some(message) = reader.get().recv().now_or_never() {
+                message
+            } else {
+                self.waited = true;
+                tokio::select! {
+                    message = reader.get().recv() => message,
+                    looked = finished(&mut self.looking) => {
+                        self.looked(looked)?;
+                        continue;
                     }
+                    () = sleep_until(self.look_at), if self.looking.is_none() => continue,
                 }
             };
             if let Some(record) = self.take(message)? {
@@ -337,7 +336,7 @@ fn assign(
         .filter(|((_, begin), span)| matches!(begin, Begin::At(Start::End)) && span.high > span.low)
         .map(|(_, span)| (span.shard, span.high - 1))
         .collect();
-    let lasts = if lasts.is_empty() { Default::default() } else { Peek::new(brokers)?.at(topic, &lasts)? };
+    let lasts = if lasts.is_empty() { HashMap::new() } else { Peek::new(brokers)?.at(topic, &lasts)? };
     let mut assigned = TopicPartitionList::with_capacity(wanted.len());
     let mut begun = Vec::with_capacity(wanted.len());
     for ((shard, begin), span) in wanted.iter().zip(spans) {
