@@ -15,7 +15,7 @@ details { border: 1px solid var(--line); border-radius: 6px; margin: .5rem 0; pa
 summary { cursor: pointer; }
 summary b { display: inline-block; min-width: 4.5em; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0; }
-caption { text-align: left; padding: .25rem .5rem; }
+caption { text-align: left; padding: .25rem 0; }
 td, th { border-top: 1px solid var(--line); padding: .25rem .5rem; text-align: left; vertical-align: top; }
 td:first-child, th:first-child { padding-left: 0; white-space: nowrap; }
 pre { background: var(--soft); border-radius: 6px; padding: .6rem; overflow-x: auto; }

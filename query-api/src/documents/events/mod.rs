@@ -8,7 +8,6 @@ use std::fmt::Write as _;
 use schemas::catalogue::{EVENT_TYPES, EventType};
 use schemas::compatibility::differences;
 use schemas::{Topic, asyncapi};
-use serde_json::Value;
 
 use super::html::{escape, head, text};
 
@@ -107,9 +106,9 @@ fn render_type(html: &mut String, kind: &EventType) {
         schema_link(kind, newest),
     );
     fields::table(html, kind.name, &schema, "member of <code>data</code>");
-    let example: Value = serde_json::from_str(kind.example).unwrap_or_default();
-    let pretty = serde_json::to_string_pretty(&example).unwrap_or_default();
-    let _ = writeln!(html, "<details><summary>An example</summary>\n<pre>{}</pre></details>", escape(&pretty));
+    // As it is written: the envelope first, then what happened.
+    let example = escape(kind.example.trim_end());
+    let _ = writeln!(html, "<details><summary>An example</summary>\n<pre>{example}</pre></details>");
     for version in kind.versions().rev().filter(|version| *version < newest) {
         let _ = writeln!(
             html,
@@ -135,6 +134,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use platform::http::surface;
+    use serde_json::Value;
 
     use super::super::html::fetched;
     use super::*;
