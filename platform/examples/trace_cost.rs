@@ -1,6 +1,6 @@
 //! What a span costs whoever makes it: where nobody wants any, where this one is not sampled, and where it is.
 //!
-//! `cargo run -p platform --example trace_cost`; figures stand in `docs/decisions/traces.md`.
+//! `cargo run --release -p platform --example trace_cost`; figures stand in `docs/decisions/traces.md`.
 
 use std::error::Error;
 use std::hint::black_box;
