@@ -329,7 +329,7 @@ impl Notary {
     async fn write_outside(&mut self, shared: bool) {
         let now = Instant::now();
         for outside in &mut self.outside {
-            if outside.shared && !shared || outside.rests.is_some_and(|until| now < until) {
+            if (outside.shared && !shared) || outside.rests.is_some_and(|until| now < until) {
                 continue;
             }
             match timeout(OUTSIDE, outside.catch_up(&self.table, &self.trusted)).await {

@@ -69,6 +69,8 @@ mod tests {
     use super::*;
     use crate::testing::{Bench, Room, ann, ben, reading, registered, role, session};
 
+    type Row = (String, Option<Uuid>, String, Uuid, Option<Uuid>, Option<Uuid>, Option<Uuid>, Option<String>);
+
     #[tokio::test]
     async fn every_event_says_who_did_what_to_what() {
         let bench = Bench::new(&Audit).await;
@@ -84,13 +86,12 @@ mod tests {
         bench.apply().await;
         let Event::Numbered(said) = &said.event else { panic!("a message") };
         let schemas::Body::MessageSent(message) = &said.body else { panic!("a message") };
-        let rows: Vec<(String, Option<Uuid>, String, Uuid, Option<Uuid>, Option<Uuid>, Option<Uuid>, Option<String>)> =
-            bench
-                .rows(
-                    "SELECT type, actor, object_type, object, conversation, session, device, address FROM audit \
+        let rows: Vec<Row> = bench
+            .rows(
+                "SELECT type, actor, object_type, object, conversation, session, device, address FROM audit \
                       ORDER BY topic, position",
-                )
-                .await;
+            )
+            .await;
         let row = |kind: &str, actor, object: (&str, Uuid), conversation| {
             (kind.to_owned(), actor, object.0.to_owned(), object.1, conversation, None, None, None)
         };
