@@ -68,9 +68,8 @@ impl Consumer {
             Self::ReadModels => Duration::from_millis(20),
             // Nobody waits for it, and a batch costs less the more of a conversation it holds.
             Self::Analytics => Duration::from_millis(200),
-            // Nobody waits for it as for a message: fewer and larger batches cost less.
-            Self::Audit => Duration::from_millis(100),
-            Self::Notifications => Duration::from_millis(100),
+            // Nobody waits for these as for a message: fewer and larger batches cost less.
+            Self::Audit | Self::Notifications => Duration::from_millis(100),
         }
     }
 }

@@ -82,6 +82,7 @@ impl Reading {
         Ok(vec![command.wanted.into()])
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "cqrs-es hands events over")]
     fn evolve(&mut self, event: ReadingEvent) {
         match event {
             ReadingEvent::AuditRead(_) => self.done = true,

@@ -143,7 +143,7 @@ async fn history(seed: u64) {
     let start_one = |index: usize| start(&stores[index % 2], &cluster, leads[index].subscribe(), options());
     let mut relays: Vec<_> = (0..leads.len()).map(start_one).collect();
     cluster.one_fails_of(Some(40));
-    let mut replays = Vec::new();
+    let mut asked = Vec::new();
     for _ in 0..60 {
         match random.random_range(0..11) {
             0..5 => {
@@ -168,7 +168,7 @@ async fn history(seed: u64) {
                 if head.position > 0 {
                     let first = random.random_range(1..=head.position);
                     let wanted = Wanted { topic: head.topic, shard: head.shard, first, last: head.position };
-                    replays.push(requests::ask(stores[0].log().pool(), &[wanted]).await.unwrap());
+                    asked.push(requests::ask(stores[0].log().pool(), &[wanted]).await.unwrap());
                 }
             }
             _ => cluster.away(random.random()),
@@ -185,7 +185,7 @@ async fn history(seed: u64) {
     leads[2].send_replace(all.iter().copied().filter(|(_, shard)| *shard >= 2).collect());
     eventually("the bus has all", BOUND, async || cluster.is_whole(stores[0].log()).await).await;
     let log = stores[0].log();
-    for replay in replays {
+    for replay in asked {
         let done = async || {
             let progress = requests::progress(log.pool(), replay).await.unwrap();
             assert_eq!(progress.failures, []);

@@ -83,7 +83,7 @@ async fn one_that_follows_goes_on_in_a_topic_made_anew_after_what_it_read() {
             eventually_some("it is made again", BOUND, async || bus.tails(TOPIC, &all_shards()).await.ok()).await;
             fill(&bus, &[0], head + 1, 7).await;
         };
-        let (_, got, also) = tokio::join!(refilled, next(&mut follower), next(&mut from_now));
+        let ((), got, also) = tokio::join!(refilled, next(&mut follower), next(&mut from_now));
         assert_eq!((position(&got), position(&also)), (Some(20 + round), Some(20 + round)));
     }
 }
