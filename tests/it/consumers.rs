@@ -5,14 +5,9 @@ mod answers;
 mod outside;
 mod rounds;
 
-use std::{cell::Cell, time::Duration};
+use std::cell::Cell;
 
 use bench::demo;
-use rdkafka::{
-    ClientConfig,
-    admin::{AdminClient, AdminOptions},
-    client::DefaultClientContext,
-};
 use sqlx::{Connection, PgConnection};
 use testkit::{
     app::{App, Blow, Role},
@@ -25,8 +20,10 @@ use self::{
     outside::{ConversationCopy, Counts, Hours, self_tests},
     rounds::Rounds,
 };
+use crate::blows::delete_topics;
 use crate::people::{BOUND, place_on_stack};
-use crate::records::dense_up_to_the_heads;
+use crate::records::{TOPICS, dense_up_to_the_heads};
+use crate::replay::replay_all;
 
 /// Of the demo's conversations.
 const CONVERSATIONS: usize = 12;
@@ -114,12 +111,20 @@ async fn a_copy_made_from_the_topics_is_what_the_query_api_answers() {
     second.read_to_the_end().await;
     assert!(second.dump().await == exact, "a copy made later is another one");
 
+    // Everything is published again, behind what was there and between what is new.
+    replay_all(&place).await;
+    rounds.go().await;
+    dense_up_to_the_heads(&app).await;
+    copy.read_to_the_end().await;
+    equal_to_the_answers("a replay", &copy, &accounts).await;
+    counts_are_the_logs(&app, &hours).await;
+
     // The topics are gone, and filled anew: offsets start again, events do not. One who reads meanwhile goes on, and one
     // who comes later finds other offsets.
     let mut keeping = (copy.keep(), hours.keep());
     rounds.go().await;
     equal_to_the_answers("another round", &copy, &accounts).await;
-    wipe(place.engines().unwrap().kafka.address()).await;
+    delete_topics(&place, &TOPICS).await;
     rounds.go().await;
     dense_up_to_the_heads(&app).await;
     equal_to_the_answers("a wiped Kafka", &copy, &accounts).await;
@@ -192,13 +197,4 @@ async fn messages(app: &App) -> usize {
     };
     // It was just killed, say.
     counted.await.unwrap_or(0)
-}
-
-async fn wipe(brokers: &str) {
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
-    let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(20)));
-    let topics = ["parlance.users.v1", "parlance.conversations.v1"];
-    let deleted = admin.delete_topics(&topics, &options).await.unwrap();
-    assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
 }

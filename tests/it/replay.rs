@@ -23,7 +23,7 @@ async fn replay(place: &Place, target: &str, from: u64) -> Output {
 }
 
 /// Has everything published again; the ids of the requests, and how many records that were.
-async fn replay_all(place: &Place) -> (Vec<String>, i64) {
+pub(crate) async fn replay_all(place: &Place) -> (Vec<String>, i64) {
     let (users, conversations) = join(replay(place, TOPICS[0], 1), replay(place, TOPICS[1], 1)).await;
     let mut ids = Vec::new();
     let mut records = 0;
