@@ -22,7 +22,7 @@ use crate::table::Table;
 /// What the one who signs holds.
 pub(crate) const SEAT: Part = (Topic::Users, 0);
 /// How long what stands outside the database may take to be written before it is left for later.
-const OUTSIDE: Duration = Duration::from_secs(5);
+const OUTSIDE: Duration = Duration::from_secs(10);
 /// How long signing what is left may take at the end.
 const LEAVE: Duration = Duration::from_secs(1);
 /// The pause after something failed or was found wrong.
