@@ -157,14 +157,13 @@ impl RawReader {
         loop {
             match self.try_to_open().await {
                 Ok(()) => return Ok(()),
-                // Before anything was read, somebody's mistake is told.
                 Err(KafkaError::NoTopic(_)) if self.follows => {
                     // What comes there is new.
                     let from_now = self.starts.values_mut().chain(&mut self.otherwise);
                     from_now.filter(|start| **start == Start::End).for_each(|start| *start = Start::Beginning);
                 }
-                Err(KafkaError::Client(_, error))
-                    if self.follows && self.opened && error.rdkafka_error_code().is_some_and(passes) => {}
+                // Before anything was read it may be a mistake of whoever asked; then it is told.
+                Err(error) if self.follows && self.opened && is_passing(&error) => {}
                 Err(error) => return Err(error),
             }
             sleep(PAUSE).await;
@@ -360,6 +359,15 @@ fn assign(
     }
     reader.assign(&assigned).map_err(|error| KafkaError::Client("read partitions", error))?;
     Ok((Apart::new(reader), begun))
+}
+
+/// Whether it is worth another try.
+fn is_passing(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::Client(_, error) => error.rdkafka_error_code().is_some_and(passes),
+        KafkaError::Late(_) => true,
+        _ => false,
+    }
 }
 
 /// Whether it says that the partition is not the one that was opened, or is not there.
