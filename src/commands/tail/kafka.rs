@@ -28,7 +28,7 @@ async fn one(brokers: &str, topic: Topic, arguments: &Arguments, lines: &Lines) 
         _ if !arguments.from.is_empty() => None,
         // What happened then was published later, whenever that was.
         Some(since) => Some(Start::Since(since)),
-        None if arguments.from_now() => Some(Start::End),
+        None if arguments.only_new() => Some(Start::End),
         None => Some(Start::Beginning),
     };
     let mut reader = RawReader::new((brokers, ""), topic, starts, otherwise, !arguments.no_follow).await?;

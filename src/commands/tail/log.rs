@@ -27,7 +27,7 @@ pub(super) async fn tail(log: &Log, arguments: &Arguments, base: &str, lines: &L
     }
     if arguments.from.is_empty() {
         for head in log.heads().await? {
-            next.insert((head.topic, head.shard), if arguments.from_now() { head.head } else { 0 });
+            next.insert((head.topic, head.shard), if arguments.only_new() { head.head } else { 0 });
         }
     }
     loop {

@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     /// Whether only what is new is wanted: who names no start and follows wants what comes, everybody else what is there.
-    fn from_now(&self) -> bool {
+    fn only_new(&self) -> bool {
         self.from.is_empty() && self.since.is_none() && !self.no_follow
     }
 

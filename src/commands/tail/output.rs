@@ -103,8 +103,12 @@ mod tests {
         }
         drop(lines);
         written.await.unwrap().unwrap();
-        let wanted: String = (0..1000).map(|n| format!("{n}\n")).collect();
-        assert_eq!(*page.0.lock().unwrap(), wanted.as_bytes());
+        let written = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        assert!(written.ends_with('\n'));
+        assert_eq!(
+            written.lines().map(str::to_owned).collect::<Vec<_>>(),
+            (0..1000).map(|n| n.to_string()).collect::<Vec<_>>()
+        );
     }
 
     #[tokio::test]
