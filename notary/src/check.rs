@@ -151,7 +151,7 @@ async fn name_first(
     let mut last: Option<Statement> = None;
     while let Some(statement) = walk.next(last.as_ref()).await? {
         for (place, first) in wrong.iter_mut().filter(|(_, first)| first.is_none()) {
-            let Some(head) = statement.heads.get(place).filter(|head| head.head > head.after) else { continue };
+            let Some(head) = statement.heads.get(place).filter(|head| head.upto > head.after) else { continue };
             let Some((at, gone)) = first_other(log, *place, head).await? else { continue };
             let what = if gone { "is gone, and was signed" } else { "is not what was signed" };
             let detail = format!("{what} in statement {} of {}", statement.number, Display(statement.at));
@@ -168,12 +168,12 @@ async fn name_first(
 /// The first event of a head that is another in the log, and whether it is gone.
 async fn first_other(log: &Log, place: Place, head: &Head) -> Result<Option<(u64, bool)>, LedgerError> {
     let (topic, shard) = place;
-    let end = log.stored_hashes(topic, shard, head.head - 1, head.head).await?;
+    let end = log.stored_hashes(topic, shard, head.upto - 1, head.upto).await?;
     if end.first().is_some_and(|(_, hash)| hash[..] == head.chain) {
         return Ok(None);
     }
     let stored: BTreeMap<u64, Vec<u8>> =
-        log.stored_hashes(topic, shard, head.after, head.head).await?.into_iter().collect();
+        log.stored_hashes(topic, shard, head.after, head.upto).await?.into_iter().collect();
     for (at, signed) in (head.after + 1..).zip(&head.links) {
         match stored.get(&at) {
             None => return Ok(Some((at, true))),
@@ -182,5 +182,5 @@ async fn first_other(log: &Log, place: Place, head: &Head) -> Result<Option<(u64
         }
     }
     // Somebody took the trouble to find an event whose hash begins the same.
-    Ok(Some((head.head, false)))
+    Ok(Some((head.upto, false)))
 }

@@ -113,8 +113,10 @@ pub struct Notary {
     outside: Vec<Outside>,
     options: Options,
     status: Status,
-    /// The last statement, once it is known.
-    last: Option<Option<Statement>>,
+    /// The last statement, if there is one and it is known.
+    last: Option<Statement>,
+    /// Whether it was looked at what was signed before, so that `last` says whether there is one.
+    is_caught_up: bool,
     /// When this process signed last; what waited before it looked is not kept waiting.
     signed_at: Option<Instant>,
 }
@@ -145,6 +147,7 @@ impl Notary {
             options,
             status: Status::default(),
             last: None,
+            is_caught_up: false,
             signed_at: None,
         }
     }
@@ -188,7 +191,7 @@ impl Notary {
                 continue;
             };
             // Whatever it was: it begins again by looking at what is there.
-            self.last = None;
+            self.is_caught_up = false;
             let text = trouble.to_string();
             match &trouble {
                 Trouble::Overtaken => continue,
@@ -221,7 +224,7 @@ impl Notary {
 
     /// Signs what was added, if it is time.
     async fn sign(&mut self, at_once: bool) -> Result<(), Trouble> {
-        if self.last.is_none() {
+        if !self.is_caught_up {
             self.recover().await?;
         }
         // What does not go into one statement goes into the next.
@@ -229,7 +232,7 @@ impl Notary {
         while self.advance(due).await? {
             due = true;
         }
-        let number = self.last.iter().flatten().next().map_or(0, |last| last.number);
+        let number = self.last.as_ref().map_or(0, |last| last.number);
         metrics::gauge!("parlance_audit_alarm").set(0);
         self.write_outside(true).await;
         let away = self.outside.iter().find(|outside| outside.rests.is_some());
@@ -258,17 +261,18 @@ impl Notary {
                 Err(_) => outside.fails(None),
             }
         }
-        self.last = Some(last);
+        self.last = last;
+        self.is_caught_up = true;
         self.signed_at = None;
         Ok(())
     }
 
     /// Signs the next statement; whether more is left at once.
     async fn advance(&mut self, at_once: bool) -> Result<bool, Trouble> {
-        let before = self.last.as_ref().and_then(Option::as_ref);
+        let before = self.last.as_ref();
         let claims = self.log.claims().await?;
         let known = |place: Place| match before.and_then(|before| before.heads.get(&place)) {
-            Some(head) => (head.head, head.chain),
+            Some(head) => (head.upto, head.chain),
             None => (0, genesis(place.0, place.1)),
         };
         let mut ranges: Vec<(ShardChain, u64)> = Vec::new();
@@ -305,7 +309,7 @@ impl Notary {
         let signed: u64 = extensions.iter().map(|extension| extension.hashes.len() as u64).sum();
         metrics::counter!("parlance_audit_statements_total").increment(1);
         metrics::counter!("parlance_audit_signed_events_total").increment(signed);
-        self.last = Some(Some(statement));
+        self.last = Some(statement);
         self.signed_at = Some(Instant::now());
         self.write_outside(false).await;
         Ok(signed < added)
@@ -313,7 +317,7 @@ impl Notary {
 
     /// Keeps this process's own file up to date while another one signs.
     async fn stand_by(&mut self) -> Result<(), Trouble> {
-        self.last = None;
+        self.is_caught_up = false;
         for outside in self.outside.iter_mut().filter(|outside| !outside.shared && outside.reached.is_none()) {
             match outside.find(&self.table, &self.trusted).await {
                 Err(Trouble::Ledger(error)) if error.is_held() => {}

@@ -46,7 +46,7 @@ pub struct Statement {
 pub(crate) struct Head {
     /// Where it ended in the statement before.
     pub(crate) after: u64,
-    pub(crate) head: u64,
+    pub(crate) upto: u64,
     pub(crate) chain: Hash,
     /// Of each event after `after`, the beginning of its hash.
     pub(crate) links: Vec<[u8; LINK]>,
@@ -106,12 +106,12 @@ impl Statement {
     ) -> (Self, String) {
         let mut heads: BTreeMap<Place, Head> = BTreeMap::new();
         for (place, head) in before.into_iter().flat_map(|before| &before.heads) {
-            heads.insert(*place, Head { after: head.head, links: Vec::new(), ..head.clone() });
+            heads.insert(*place, Head { after: head.upto, links: Vec::new(), ..head.clone() });
         }
         for extension in extensions.iter().filter(|extension| !extension.hashes.is_empty()) {
             let ShardChain { topic, shard, position, chain } = extension.end();
             let links = extension.hashes.iter().map(link).collect();
-            heads.insert((topic, shard), Head { after: extension.from.position, head: position, chain, links });
+            heads.insert((topic, shard), Head { after: extension.from.position, upto: position, chain, links });
         }
         let mut statement = Self {
             number: before.map_or(0, |before| before.number) + 1,
@@ -133,7 +133,7 @@ impl Statement {
             topic: name(*topic).to_owned(),
             shard: *shard,
             after: head.after,
-            head: head.head,
+            head: head.upto,
             chain: hex::encode(head.chain),
             links: STANDARD.encode(head.links.as_flattened()),
         };
@@ -170,7 +170,7 @@ impl Statement {
             if !rest.is_empty() {
                 return None;
             }
-            heads.insert((topic, shard), Head { after, head, chain: hash(&chain)?, links: links.to_vec() });
+            heads.insert((topic, shard), Head { after, upto: head, chain: hash(&chain)?, links: links.to_vec() });
         }
         let (number, at, previous) = (body.number, body.at, hash(&body.previous)?);
         Some(Self { number, at, previous, heads, hash: Sha256::digest(text).into() })
@@ -186,8 +186,8 @@ impl Statement {
             && self.previous == before.map_or([0; 32], |before| before.hash)
             && before.is_none_or(|before| before.heads.keys().all(|place| self.heads.contains_key(place)))
             && self.heads.iter().all(|(place, head)| {
-                head.after == known(place).map_or(0, |before| before.head)
-                    && head.head.checked_sub(head.after) == Some(head.links.len() as u64)
+                head.after == known(place).map_or(0, |before| before.upto)
+                    && head.upto.checked_sub(head.after) == Some(head.links.len() as u64)
                     && match head.links.last() {
                         Some(last) => *last == link(&head.chain),
                         None => known(place).is_some_and(|before| before.chain == head.chain),
@@ -201,7 +201,7 @@ impl Statement {
         let chain = |(&(topic, shard), head): (&Place, &Head)| ShardChain {
             topic,
             shard,
-            position: head.head,
+            position: head.upto,
             chain: head.chain,
         };
         self.heads.iter().map(chain).collect()
@@ -209,7 +209,7 @@ impl Statement {
 
     /// The first event that it signed and the one before it did not, as text.
     pub(crate) fn begins(&self) -> String {
-        let new = self.heads.iter().find(|(_, head)| head.head > head.after);
+        let new = self.heads.iter().find(|(_, head)| head.upto > head.after);
         new.map_or_else(|| "nothing".to_owned(), |(place, head)| position(*place, head.after + 1))
     }
 }

@@ -70,12 +70,12 @@ async fn nothing_is_signed_over_a_rewrite() {
     assert!(told.starts_with(&place), "{told}");
     signer.stop().await;
     // Not later either, and by no other.
-    let signed = world.statements().await;
+    let before = world.statements().await;
     world.happen(3).await;
     let signer = world.sign(true);
     eventually("it refuses again", BOUND, async || signer.status.check().is_err()).await;
     signer.stop().await;
-    assert_eq!(world.statements().await, signed);
+    assert_eq!(world.statements().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
