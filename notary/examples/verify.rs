@@ -22,7 +22,10 @@ const AT_ONCE: usize = 2_000;
 const ROUNDS: usize = 5;
 
 /// Somebody says something of the usual length.
-struct Say(Uuid);
+struct Say {
+    conversation: Uuid,
+    id: Uuid,
+}
 
 impl Command for Say {
     type Output = ();
@@ -33,15 +36,18 @@ impl Command for Say {
     }
 
     fn key(&self) -> Uuid {
-        self.0
+        self.conversation
     }
 
-    fn reads(&self, _: &mut Reads) {}
+    fn reads(&self, reads: &mut Reads) {
+        reads.fresh::<Message>(self.id);
+    }
 
     fn decide(&self, work: &mut Workspace<'_>) -> Result<(), ()> {
         let content = "The words of a message of the usual length: some eighty characters or a little more.".to_owned();
-        let sent = Sent { sender_id: self.0, kind: "text".to_owned(), content, reply_to: None, mentions: vec![] };
-        work.emit_numbered::<Message>(Uuid::now_v7(), domain::message::MessageEvent::Sent(sent));
+        let sent =
+            Sent { sender_id: self.conversation, kind: "text".to_owned(), content, reply_to: None, mentions: vec![] };
+        work.emit_numbered::<Message>(self.id, domain::message::MessageEvent::Sent(sent));
         Ok(())
     }
 }
@@ -49,14 +55,18 @@ impl Command for Say {
 async fn fill(pool: &PgPool, count: usize) -> Result<()> {
     let store = EventStore::open(pool.clone(), event_store::Options::default()).await?;
     let conversations: Vec<Uuid> = (0..CONVERSATIONS).map(|_| Uuid::now_v7()).collect();
-    let mut under_way = JoinSet::new();
+    let mut under_way: JoinSet<Result<(), ()>> = JoinSet::new();
     for number in 0..count {
-        if under_way.len() >= AT_ONCE {
-            under_way.join_next().await;
+        if under_way.len() >= AT_ONCE
+            && let Some(done) = under_way.join_next().await
+        {
+            ensure!(done?.is_ok(), "the log refused an event");
         }
         let (store, conversation) = (store.clone(), conversations[number % CONVERSATIONS]);
         let context = Context { session_id: Some(conversation), ..Context::default() };
-        under_way.spawn(async move { store.execute(Say(conversation), context).await.map(drop).map_err(|_| ()) });
+        under_way.spawn(async move {
+            store.execute(Say { conversation, id: Uuid::now_v7() }, context).await.map(drop).map_err(|_| ())
+        });
     }
     while let Some(done) = under_way.join_next().await {
         ensure!(done?.is_ok(), "the log refused an event");
@@ -84,6 +94,8 @@ async fn verify(url: &str, folder: &str) -> Result<()> {
 }
 
 async fn copy(url: &str) -> Result<Duration> {
+    // The driver's own settings are none that psql knows.
+    let url = url.split_once('?').map_or(url, |(url, _)| url);
     let began = Instant::now();
     let status = tokio::process::Command::new("psql")
         .args([url, "-qc", "COPY log.events TO STDOUT (FORMAT binary)"])
