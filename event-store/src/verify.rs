@@ -10,6 +10,8 @@ use domain::kernel::LogTopic;
 use futures::TryStreamExt;
 use sqlx::postgres::PgConnection;
 use sqlx::{ConnectOptions, Connection};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 
 use crate::chain::{Hash, genesis};
 use crate::copy::{Columns, EventRow, Tuples};
@@ -18,6 +20,9 @@ use crate::rows::{self, ShardEnd};
 
 /// Bytes of rows that wait for one before them, over all shards.
 const MOST_WAITING_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes of rows that are checked at once, and how often so many may be read before they are.
+const BATCH_BYTES: usize = 256 * 1024;
+const READ_AHEAD: usize = 4;
 
 /// What the chain of a shard is at a position, as somebody knows who does not have it from the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,8 +136,8 @@ impl Log {
         let options = (*self.pool().connect_options()).clone();
         let mut connection = options.application_name("parlance verify").options(settings).connect().await?;
         let ends = rows::shard_ends(&mut connection).await?;
-        let mut chains = Chains::new(self.shards(), &ends, most_waiting_bytes, known);
-        chains.read_all(&mut connection).await?;
+        let chains = Chains::new(self.shards(), &ends, most_waiting_bytes, known);
+        let mut chains = chains.read_all(&mut connection).await?;
         for index in 0..chains.shards.len() {
             chains.read_again(&mut connection, index).await?;
         }
@@ -185,18 +190,38 @@ impl Chains {
         Self { a_topic, shards: shards.collect(), strays: 0, waiting_bytes: 0, most_waiting_bytes, scratch: Vec::new() }
     }
 
-    /// Reads all rows as they lie.
-    async fn read_all(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    /// Reads all rows as they lie, and checks them beside that, on a thread of its own.
+    async fn read_all(self, connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
         let copy = format!("COPY log.events ({}) TO STDOUT (FORMAT binary)", Columns::NAMES);
         let mut chunks = connection.copy_out_raw(&copy).await?;
-        let mut tuples = Tuples::default();
+        let (read, to_check) = mpsc::channel(READ_AHEAD);
+        let checking = spawn_blocking(move || self.take_all(to_check));
+        let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(chunk) = chunks.try_next().await? {
-            tuples.feed(&chunk, |tuple| {
-                self.take(tuple)?;
-                Ok(())
-            })?;
+            bytes += chunk.len();
+            batch.push(chunk);
+            if bytes >= BATCH_BYTES {
+                bytes = 0;
+                // Nobody takes it any more: what was wrong with the rows is told below.
+                if read.send(std::mem::take(&mut batch)).await.is_err() {
+                    break;
+                }
+            }
         }
-        Ok(())
+        let _ = read.send(batch).await;
+        drop(read);
+        checking.await.map_err(|failed| sqlx::Error::Protocol(failed.to_string()))?
+    }
+
+    /// Checks what is read of all rows.
+    fn take_all<B: AsRef<[u8]>>(mut self, mut read: mpsc::Receiver<Vec<B>>) -> Result<Self, sqlx::Error> {
+        let mut tuples = Tuples::default();
+        while let Some(batch) = read.blocking_recv() {
+            for chunk in batch {
+                tuples.feed(chunk.as_ref(), |tuple| self.take(tuple))?;
+            }
+        }
+        Ok(self)
     }
 
     /// Reads the rest of a shard in its order, where something is left to say.
