@@ -43,7 +43,7 @@ impl Caller {
 
 /// Says something by a request with this `traceparent`; answers the message's number.
 async fn say(by: &Client, conversation: Uuid, traceparent: &str) -> u64 {
-    let url = format!("{}/v1/conversations/{conversation}/messages", by.server().address());
+    let url = format!("{}v1/conversations/{conversation}/messages", by.server().address());
     let answer = reqwest::Client::new()
         .post(url)
         .bearer_auth(by.tokens().await.access_token)
@@ -52,14 +52,16 @@ async fn say(by: &Client, conversation: Uuid, traceparent: &str) -> u64 {
         .send()
         .await
         .unwrap();
-    assert_eq!(answer.status(), 201);
-    assert_eq!(answer.headers()["traceparent"], traceparent);
-    answer.json::<Value>().await.unwrap()["seq"].as_u64().unwrap()
+    let (status, headers) = (answer.status(), answer.headers().clone());
+    let body = answer.text().await.unwrap();
+    assert_eq!(status, 201, "{body}");
+    assert_eq!(headers["traceparent"], traceparent);
+    serde_json::from_str::<Value>(&body).unwrap()["seq"].as_u64().unwrap()
 }
 
 /// Says something by a frame with this `traceparent`, on a connection of its own; answers the message's number.
 async fn say_by_socket(by: &Client, conversation: Uuid, traceparent: &str) -> u64 {
-    let url = format!("{}/v1/ws", by.server().address()).replacen("http", "ws", 1);
+    let url = format!("{}v1/ws", by.server().address()).replacen("http", "ws", 1);
     let mut request = url.into_client_request().unwrap();
     let headers = request.headers_mut();
     let bearer = format!("Bearer {}", by.tokens().await.access_token);
