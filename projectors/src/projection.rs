@@ -66,10 +66,10 @@ impl Consumer {
     pub(crate) fn pace(self) -> Duration {
         match self {
             Self::ReadModels => Duration::from_millis(20),
-            // Nobody waits for it, and a batch costs less the more of a conversation it holds.
-            Self::Analytics => Duration::from_millis(200),
-            // Nobody waits for these as for a message: fewer and larger batches cost less.
-            Self::Audit | Self::Notifications => Duration::from_millis(100),
+            // Nobody waits for these as for a message, and what little there is to do at low rates costs by the batch.
+            Self::Analytics | Self::Audit => Duration::from_secs(1),
+            // The first push waits longer than that anyway.
+            Self::Notifications => Duration::from_millis(500),
         }
     }
 }

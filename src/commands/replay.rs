@@ -96,12 +96,13 @@ async fn wanted(arguments: &Arguments, log: &Log) -> anyhow::Result<Vec<Wanted>>
 /// Asks, and waits until it is done. Whatever ends the waiting ends the replay, but for a kill: what is asked for then is
 /// done all the same.
 async fn replay(pool: &PgPool, wanted: &[Wanted]) -> anyhow::Result<ExitCode> {
-    let mut terminated = signal(SignalKind::terminate())?;
+    // Heeded from before it is asked for.
+    let (mut interrupted, mut terminated) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let id = ask(pool, wanted).await?;
     eprintln!("asked the relay for it, as {id}; Ctrl-C takes it back");
     let ended = tokio::select! {
         ended = follow(pool, id) => ended,
-        _ = tokio::signal::ctrl_c() => Ok(None),
+        _ = interrupted.recv() => Ok(None),
         _ = terminated.recv() => Ok(None),
     };
     let at_last = match ended {

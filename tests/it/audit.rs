@@ -133,6 +133,14 @@ async fn a_log_that_was_touched_is_found_out_by_what_was_signed(place: Place) {
         let output = run(&place, &["verify"]).await;
         (output.status.success(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr))
     };
+    let mut database = PgConnection::connect_with(&app.database().await.unwrap()).await.unwrap();
+    eventually("all of it is signed", BOUND, async || {
+        let all = "SELECT (SELECT sum((head->>'head')::bigint) FROM json_array_elements(statement::json->'body'->'heads') head) \
+                        = (SELECT sum(head) FROM log.shards) \
+                     FROM state.audit_heads ORDER BY number DESC LIMIT 1";
+        sqlx::query_scalar(all).fetch_optional(&mut database).await.unwrap().unwrap_or(false)
+    })
+    .await;
     let key = printed(&place, &["verify", "--public-key"]).await;
     assert_eq!(key.trim().len(), 44, "{key}");
     let signed = eventually_some("it is signed, and kept everywhere", BOUND, async || {
@@ -151,7 +159,6 @@ async fn a_log_that_was_touched_is_found_out_by_what_was_signed(place: Place) {
     assert!(signed.contains("sound: "), "{signed}");
 
     // The last event of a shard goes, and its head with it: by itself the log is whole.
-    let mut database = PgConnection::connect_with(&app.database().await.unwrap()).await.unwrap();
     let (shard, position): (i16, i64) =
         sqlx::query_as("SELECT shard, head FROM log.shards WHERE topic = 0 ORDER BY head DESC LIMIT 1")
             .fetch_one(&mut database)
