@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -37,7 +37,8 @@ class Interrupted(Exception):
 class Reader:
     """A consumer of all partitions, without a group: one process reads all, and keeps by itself how far it got."""
 
-    def __init__(self, brokers: str, checkpoints: dict[Place, Checkpoint]) -> None:
+    def __init__(self, brokers: str, adopt: Callable[[dict[str, str]], dict[Place, Checkpoint]]) -> None:
+        """`adopt` is told the ids of the topics, and answers where to go on in them."""
         self._admin = AdminClient({"bootstrap.servers": brokers}, logger=log)
         try:
             topics = self._describe()
@@ -58,6 +59,7 @@ class Reader:
             },
             logger=log,
         )
+        checkpoints = adopt(self._ids)
         self._consumer.assign([self._start(place, checkpoints.get(place, Checkpoint())) for place in self._places])
 
     def _describe(self) -> list[TopicDescription]:

@@ -47,7 +47,7 @@ class Copier:
         patience = Patience(PATIENCE_S, PAUSE_S)
         while not stopping.is_set():
             try:
-                with closing(Reader(brokers, self._checkpoints)) as reader:
+                with closing(Reader(brokers, self._adopt)) as reader:
                     for messages, at_end in reader.batches():
                         if self.take(messages):
                             patience.progress()
@@ -57,6 +57,13 @@ class Copier:
                 log.warning("reading begins anew: %s", interruption)
                 if not patience.pause():
                     raise
+
+    def _adopt(self, topics: dict[str, str]) -> dict[Place, Checkpoint]:
+        """Where to go on in the topics of these ids; a partition that is to be read again stays so."""
+        for place, stored in self._store.adopt(topics).items():
+            if place not in self._checkpoints or stored.next_offset is None:
+                self._checkpoints[place] = stored
+        return self._checkpoints
 
     def take(self, messages: list[Message]) -> int:
         """Takes a batch in one transaction, state and checkpoints together. Says how many records were new.

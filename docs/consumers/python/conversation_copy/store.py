@@ -14,9 +14,11 @@ CREATE TABLE IF NOT EXISTS checkpoints (
     topic       TEXT    NOT NULL,
     partition   INTEGER NOT NULL,
     sequence    INTEGER NOT NULL,  -- of the last record that is in the copy
-    next_offset INTEGER NOT NULL,  -- where to read on; only a hint, for a wipe moves all records
+    next_offset INTEGER,           -- where to read on in the topic of this id; none for the beginning
     PRIMARY KEY (topic, partition)
 );
+-- Which topics the offsets are of: made anew under the same name, a topic has another id.
+CREATE TABLE IF NOT EXISTS topics (topic TEXT PRIMARY KEY, id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS schemas (path TEXT PRIMARY KEY, schema TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS users (
     user_id      TEXT PRIMARY KEY,
@@ -110,6 +112,16 @@ class Store:
         """How far the copy goes, by partition."""
         rows = self.database.execute("SELECT topic, partition, sequence, next_offset FROM checkpoints")
         return {Place(topic, partition): Checkpoint(sequence, offset) for topic, partition, sequence, offset in rows}
+
+    def adopt(self, topics: dict[str, str]) -> dict[Place, Checkpoint]:
+        """Where to go on in the topics of these ids: at the beginning of those that were made anew."""
+        known = dict(self.database.execute("SELECT topic, id FROM topics"))
+        with self.transaction():
+            for topic, topic_id in topics.items():
+                if known.get(topic) != topic_id:
+                    self.database.execute("UPDATE checkpoints SET next_offset = NULL WHERE topic = ?", (topic,))
+                    self.database.execute("INSERT OR REPLACE INTO topics (topic, id) VALUES (?, ?)", (topic, topic_id))
+        return self.checkpoints()
 
     def checkpoint(self, record: Record, sequence: int) -> None:
         """Notes, in the transaction of what it changed, that a record was read."""
