@@ -92,8 +92,10 @@ struct Known {
     stays_at: Instant,
     /// How often hints had been lost.
     outages: u64,
-    /// Until when one hurries.
+    /// Until when at least one hurries.
     hurry_until: Instant,
+    /// Hints were lost, and since nothing may be lost any more it was not yet looked at what read models tell.
+    owing: bool,
     /// All watermarks that moved before then were told.
     receipts_told: OffsetDateTime,
 }
@@ -113,6 +115,7 @@ impl Known {
             stays_at: now,
             outages: shared.live.outages(),
             hurry_until: now,
+            owing: false,
             receipts_told: OffsetDateTime::now_utc(),
         }
     }
@@ -123,8 +126,9 @@ impl Known {
         let lost = std::mem::replace(&mut self.outages, outages) != outages;
         if lost || !shared.live.is_up() {
             self.hurry_until = now + RECOVERY;
+            self.owing = true;
         }
-        let hurry = now < self.hurry_until;
+        let hurry = self.owing;
         if !hurry {
             self.receipts_told = OffsetDateTime::now_utc();
         }
@@ -145,8 +149,9 @@ impl Known {
         if stays_due {
             self.stays_at = now;
             let whole = shared.checkpoints.reached(&committed, CATCH_UP).await;
-            if let Err(error) = self.check_read_models(shared, &positions, whole, hurry).await {
-                tracing::warn!(%error, "cannot compare memberships: {error}");
+            match self.check_read_models(shared, &positions, whole, hurry).await {
+                Ok(()) => self.owing &= !whole || now < self.hurry_until,
+                Err(error) => tracing::warn!(%error, "cannot compare memberships: {error}"),
             }
         }
         Ok(())

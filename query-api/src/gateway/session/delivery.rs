@@ -61,7 +61,7 @@ impl Session {
 
     /// Something was told that had no room.
     pub(crate) fn missed(&mut self, now_ms: u64, missed: Missed, out: &mut Output) {
-        self.receipts_missed.extend(missed.receipts);
+        self.receipts_missed(missed.receipts);
         out.act(Action::Stays);
         self.heads(now_ms, &missed.heads, out);
     }
@@ -78,10 +78,7 @@ impl Session {
                 self.want(conversation_id);
             }
         }
-        let missed = std::mem::take(&mut self.receipts_missed);
-        if !missed.is_empty() {
-            self.tell_receipts_again(missed, out);
-        }
+        self.tell_receipts_again(out);
         self.pump(now_ms, out);
     }
 
@@ -218,15 +215,10 @@ impl Session {
         self.read(out);
         if self.unsynced == Some(0) && self.receipts_due.is_empty() {
             self.unsynced = None;
-            if let Some(marks) = &mut self.marks {
-                marks.end_soon(now_ms);
-            }
             out.frame(answer::synced());
-        } else if self.unsynced.is_none()
-            && self.receipts_due.is_empty()
-            && let Some(marks) = self.marks.as_mut().filter(|marks| marks.until_ms() == u64::MAX)
-        {
-            marks.end_soon(now_ms);
+        }
+        if self.unsynced.is_none() {
+            self.end_overlap(now_ms);
         }
     }
 

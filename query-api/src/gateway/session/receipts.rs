@@ -30,10 +30,6 @@ impl Marks {
         self.until_ms
     }
 
-    pub(super) fn end_soon(&mut self, now_ms: u64) {
-        self.until_ms = now_ms + OVERLAP_MS;
-    }
-
     /// Whether it moves anything forward, and nothing back.
     fn forward(&mut self, receipt: &Receipt) -> bool {
         let told = self.told.entry((receipt.conversation_id, receipt.user_id)).or_default();
@@ -96,12 +92,31 @@ impl Session {
         self.retry_at(now_ms + RETRY_MS);
     }
 
-    /// Watermarks of these conversations are read again: what is read is no older than what was told.
-    pub(super) fn tell_receipts_again(&mut self, conversations: Vec<Uuid>, out: &mut Output) {
-        self.receipts_due.extend(conversations.into_iter().map(|id| (id, None)));
-        // What is read now and what is live overlap as at the start.
-        self.marks.get_or_insert_default().until_ms = u64::MAX;
+    /// Watermarks of these conversations may have moved unseen, and are to be read again with the user's conversations.
+    ///
+    /// What was told so far is committed, and the read models are waited for until they have it. What is told from now
+    /// on overlaps with what is read, as at the start.
+    pub(super) fn receipts_missed(&mut self, conversations: Vec<Uuid>) {
+        if !conversations.is_empty() {
+            self.receipts_missed.extend(conversations);
+            self.marks.get_or_insert_default().until_ms = u64::MAX;
+        }
+    }
+
+    /// The read models have what was committed when watermarks were missed.
+    pub(super) fn tell_receipts_again(&mut self, out: &mut Output) {
+        self.receipts_due.extend(self.receipts_missed.drain(..).map(|id| (id, None)));
         self.read_receipts(out);
+    }
+
+    /// Once nothing is to be read any more, what was told is remembered for a while only.
+    pub(super) fn end_overlap(&mut self, now_ms: u64) {
+        if self.receipts_due.is_empty()
+            && self.receipts_missed.is_empty()
+            && let Some(marks) = self.marks.as_mut().filter(|marks| marks.until_ms == u64::MAX)
+        {
+            marks.until_ms = now_ms + OVERLAP_MS;
+        }
     }
 
     pub(super) fn forget_marks(&mut self, conversation_id: Uuid) {

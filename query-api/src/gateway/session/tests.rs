@@ -680,6 +680,27 @@ fn what_had_no_room_is_found_out_again() {
 }
 
 #[test]
+fn watermarks_that_are_read_again_do_not_go_back() {
+    let mut bench = Bench::open(vec![begin(ROOM, 0, 9, 9)]);
+    bench.pass(29_000);
+    bench.session.heard(bench.now_ms);
+    bench.pass(31_000);
+    assert!(bench.session.marks.is_none());
+    bench.session.missed(bench.now_ms, Missed { heads: vec![], receipts: vec![ROOM] }, &mut bench.out);
+    // Committed after it was asked for what the read models are waited for to have.
+    bench.session.receipt(bench.now_ms, &receipt(BEN, 9, 9), &mut bench.out);
+    bench.session.stays(bench.now_ms, &[(ROOM, 0, 9)], &mut bench.out);
+    bench.frames();
+    bench.receipts_read(&[receipt(BEN, 5, 5), receipt(ANN, 6, 6)]);
+    let told: Vec<_> = bench.frames().iter().map(|frame| frame["delivered_to"].as_u64()).collect();
+    assert_eq!(told, [Some(6)]);
+    // And for a while what is late.
+    bench.session.receipt(bench.now_ms, &receipt(ANN, 5, 5), &mut bench.out);
+    assert!(!bench.has("receipt"));
+    assert!(bench.session.marks.is_some());
+}
+
+#[test]
 fn tokens_expire_and_are_renewed_in_band() {
     let mut bench = Bench::open(vec![]);
     bench.say(&json!({"type": "auth", "ref": "a", "access_token": "t"}));
