@@ -72,6 +72,14 @@ impl Consumer {
             Self::Notifications => Duration::from_millis(500),
         }
     }
+
+    /// How long a record may wait for others before it is fetched.
+    pub(crate) fn leisure(self) -> Duration {
+        match self {
+            Self::ReadModels => Duration::ZERO,
+            Self::Analytics | Self::Audit | Self::Notifications => Duration::from_millis(500),
+        }
+    }
 }
 
 /// Why a batch was not applied. Its text says nothing of what records contain.

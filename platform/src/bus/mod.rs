@@ -6,6 +6,7 @@ mod in_process;
 mod kafka;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use schemas::{Record, Topic};
@@ -41,6 +42,17 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Begins to read `topic`, each of the given shards after the given position (0 is the beginning).
     async fn subscribe(&self, topic: Topic, after: &[(u16, u64)]) -> Result<Box<dyn Subscription>, BusError>;
+
+    /// The same, for one who would rather have records together than soon: so long may one be left for others to join it,
+    /// where fetching them one by one costs.
+    async fn subscribe_at_leisure(
+        &self,
+        topic: Topic,
+        after: &[(u16, u64)],
+        _leisure: Duration,
+    ) -> Result<Box<dyn Subscription>, BusError> {
+        self.subscribe(topic, after).await
+    }
 }
 
 /// How a shard ends on the bus: the furthest record, though others may have been published again behind it.

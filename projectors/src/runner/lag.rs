@@ -11,7 +11,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::apply::Running;
 use crate::checkpoints::Places;
 
-const PACE: Duration = Duration::from_secs(1);
+/// The heads are asked of the bus for it, by each consumer of each topic.
+const PACE: Duration = Duration::from_secs(5);
 
 /// What the runner tells, and what is measured by it.
 pub(super) struct Lag(Mutex<State>);
@@ -44,7 +45,7 @@ impl Lag {
         }
     }
 
-    /// Measures once a second, for as long as it is polled.
+    /// Measures every few seconds, for as long as it is polled.
     pub(super) async fn measure(&self, bus: &dyn Bus, topic: Topic) {
         let mut pace = interval(PACE);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -230,7 +230,7 @@ impl Runner {
         self.post(&applied);
         self.lag.stands(&running);
         let after: Vec<(u16, u64)> = applied.into_iter().collect();
-        let subscription = self.shared.bus.subscribe(self.topic, &after).await?;
+        let subscription = self.shared.bus.subscribe_at_leisure(self.topic, &after, self.consumer.leisure()).await?;
         Ok((connection, running, subscription))
     }
 

@@ -136,10 +136,20 @@ impl Bus for KafkaBus {
     }
 
     async fn subscribe(&self, topic: Topic, after: &[(u16, u64)]) -> Result<Box<dyn Subscription>, BusError> {
+        self.subscribe_at_leisure(topic, after, Duration::ZERO).await
+    }
+
+    async fn subscribe_at_leisure(
+        &self,
+        topic: Topic,
+        after: &[(u16, u64)],
+        leisure: Duration,
+    ) -> Result<Box<dyn Subscription>, BusError> {
         if let Some((shard, _)) = after.iter().find(|(shard, _)| *shard >= self.settings.shards) {
             return Err(KafkaError::NoShard { topic, shard: *shard }.into());
         }
-        let mut partitions = Partitions::new(self.settings.brokers.clone(), topic, self.topics.name(topic), after);
+        let brokers = self.settings.brokers.clone();
+        let mut partitions = Partitions::new(brokers, topic, self.topics.name(topic), after, leisure);
         partitions.open().await?;
         Ok(Box::new(partitions))
     }

@@ -26,6 +26,8 @@ use crate::bus::{BusError, Subscription};
 /// What is held for the next calls, beside what the client itself holds: records and their bytes.
 const HELD_RECORDS: usize = 4096;
 const HELD_BYTES: usize = 8 * 1024 * 1024;
+/// What a broker waits for to come together, where there is leisure.
+const FETCHED_TOGETHER_BYTES: usize = 64 * 1024;
 /// Records taken from the client before others get their turn.
 const TURN: usize = 256;
 /// What a record costs beside its data.
@@ -50,6 +52,8 @@ pub(super) struct Partitions {
     brokers: String,
     topic: Topic,
     name: String,
+    /// How long what has come may wait for more.
+    leisure: Duration,
     places: Vec<Place>,
     /// Where the next round begins, so that no busy shard starves another.
     turn: usize,
@@ -72,7 +76,7 @@ pub(super) struct Partitions {
 }
 
 impl Partitions {
-    pub(super) fn new(brokers: String, topic: Topic, name: String, after: &[(u16, u64)]) -> Self {
+    pub(super) fn new(brokers: String, topic: Topic, name: String, after: &[(u16, u64)], leisure: Duration) -> Self {
         let now = Instant::now();
         let mut places: Vec<_> = after.iter().map(|(shard, last)| Place::new(*shard, *last)).collect();
         places.sort_by_key(|place| place.shard);
@@ -80,6 +84,7 @@ impl Partitions {
             brokers,
             topic,
             name,
+            leisure,
             places,
             turn: 0,
             records: 0,
@@ -100,11 +105,11 @@ impl Partitions {
     pub(super) async fn open(&mut self) -> Result<(), KafkaError> {
         sleep_until(self.open_after).await;
         if self.opening.is_none() {
-            let (brokers, name) = (self.brokers.clone(), self.name.clone());
+            let (brokers, name, leisure) = (self.brokers.clone(), self.name.clone(), self.leisure);
             let after: Vec<_> = self.places.iter().map(|place| (place.shard, place.last)).collect();
             self.opening = Some(tokio::spawn(patiently(move || {
                 let (brokers, name, after) = (brokers.clone(), name.clone(), after.clone());
-                blocking(move || assign(&brokers, &name, &after))
+                blocking(move || assign(&brokers, &name, &after, leisure))
             })));
         }
         let opened = finished(&mut self.opening).await;
@@ -325,8 +330,18 @@ impl Subscription for Partitions {
 }
 
 /// A client that reads these shards, each after a position, and how they are now.
-fn assign(brokers: &str, topic: &str, after: &[(u16, u64)]) -> Result<(Reader, Vec<Span>), KafkaError> {
+fn assign(
+    brokers: &str,
+    topic: &str,
+    after: &[(u16, u64)],
+    leisure: Duration,
+) -> Result<(Reader, Vec<Span>), KafkaError> {
     let mut config = consumer_config(brokers);
+    if !leisure.is_zero() {
+        config
+            .set("fetch.min.bytes", FETCHED_TOGETHER_BYTES.to_string())
+            .set("fetch.wait.max.ms", leisure.as_millis().to_string());
+    }
     config.set("queued.max.messages.kbytes", "16384").set("fetch.max.bytes", "8388608");
     let reader = StreamConsumer::from_config_and_context(&config, Context).map_err(KafkaError::Settings)?;
     let shards: Vec<_> = after.iter().map(|(shard, _)| *shard).collect();
