@@ -1,5 +1,5 @@
-//! Watermarks that nobody waits for: of each member of each conversation the furthest, sent as soon as the call before is
-//! answered, and kept while nobody takes them.
+//! Watermarks that nobody waits for: of each member of each conversation the furthest, sent together now and then, once
+//! the call before is answered, and kept while nobody takes them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use platform::http::{Problem as Refusal, TraceId};
 use platform::internal::{MOST_MOVES, ReceiptMove, ReceiptsTaken, TAKE_RECEIPTS, TakeReceipts};
 use schemas::rest::{AdvanceReceipt, Problem};
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -22,6 +22,8 @@ use super::fleet::Whose;
 
 /// Members of conversations whose watermarks may wait at once.
 const MOST: usize = 65_536;
+/// Between two calls: each costs a commit and a record of its own all along the road, and what comes meanwhile is one.
+const PACE: Duration = Duration::from_millis(20);
 /// Before what was not taken is tried again: at first, at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -159,6 +161,8 @@ impl Shared {
 
 async fn run(shared: Arc<Shared>, calls: Arc<Calls>) {
     let mut pause = FIRST_PAUSE;
+    let mut pace = interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let waiting = std::mem::take(&mut *shared.waiting.lock());
         if waiting.is_empty() {
@@ -173,6 +177,7 @@ async fn run(shared: Arc<Shared>, calls: Arc<Calls>) {
         }
         if send(&shared, &calls, waiting).await {
             pause = FIRST_PAUSE;
+            shared.stop.run_until_cancelled(pace.tick()).await;
             continue;
         }
         if shared.stop.is_cancelled() {
