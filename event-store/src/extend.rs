@@ -94,6 +94,15 @@ impl Log {
         Ok(extensions)
     }
 
+    /// Those of these that are stored otherwise, or not at all. In a log that was verified by itself, one that is stored so
+    /// vouches for all that lies before it.
+    ///
+    /// # Errors
+    /// A database that does not answer.
+    pub async fn contradictions(&self, known: &[ShardChain]) -> Result<Vec<ShardChain>, sqlx::Error> {
+        rows::contradictions(&mut *self.pool().acquire().await?, known).await
+    }
+
     /// The hashes that stand with the events of a shard after a position, up to another, as they are stored.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::chain::Hash;
 use crate::event::StoredEvent;
+use crate::verify::ShardChain;
 
 /// A query over `log.events e`.
 macro_rules! select_events {
@@ -214,6 +215,30 @@ pub(crate) async fn hashes(
     );
     let rows = rows.bind(topic.code()).bind(shard_code(shard)).bind(big(after)).bind(big(upto));
     all(&rows.fetch_all(connection).await?, |row| Ok((unsigned("position", row.try_get(0)?)?, row.try_get(1)?)))
+}
+
+/// Those of these that are stored otherwise, or not at all.
+pub(crate) async fn contradictions(
+    connection: &mut PgConnection,
+    known: &[ShardChain],
+) -> Result<Vec<ShardChain>, sqlx::Error> {
+    let rows = sqlx::query_scalar(
+        "SELECT ordinality FROM unnest($1::smallint[], $2::smallint[], $3::bigint[], $4::bytea[]) \
+              WITH ORDINALITY AS known (topic, shard, position, hash) \
+          WHERE position > 0 AND hash IS DISTINCT FROM \
+                (SELECT e.hash FROM log.events e \
+                  WHERE (e.topic, e.shard, e.position) = (known.topic, known.shard, known.position)) \
+          ORDER BY ordinality",
+    );
+    let others: Vec<i64> = rows
+        .bind(known.iter().map(|known| known.topic.code()).collect::<Vec<_>>())
+        .bind(known.iter().map(|known| shard_code(known.shard)).collect::<Vec<_>>())
+        .bind(known.iter().map(|known| big(known.position)).collect::<Vec<_>>())
+        .bind(known.iter().map(|known| &known.chain[..]).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await?;
+    let at = |ordinality: i64| known.get(usize::try_from(ordinality - 1).ok()?).copied();
+    Ok(others.into_iter().filter_map(at).collect())
 }
 
 /// The id of the event at a position.

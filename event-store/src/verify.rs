@@ -4,7 +4,7 @@
 //! were written at once. Rows that come early wait, within a bound; a shard whose rows lie all over the place (someone
 //! moved them) is read again by its index. Rows are hashed where they lie in the answer, without being decoded.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use domain::kernel::LogTopic;
 use futures::TryStreamExt;
@@ -49,7 +49,7 @@ pub struct Verification {
 impl Verification {
     /// Whether nothing is wrong.
     pub fn is_sound(&self) -> bool {
-        self.strays == 0 && self.shards.iter().all(|shard| shard.fault.is_none() && shard.contradicted.is_none())
+        self.strays == 0 && self.shards.iter().all(|shard| shard.fault.is_none())
     }
 
     /// Events that are as they were written.
@@ -73,8 +73,6 @@ pub struct ShardVerification {
     pub chain: Hash,
     /// The first thing that is wrong.
     pub fault: Option<Fault>,
-    /// The first position whose hash is known from elsewhere, and is another here, or cannot be told.
-    pub contradicted: Option<u64>,
 }
 
 /// The first thing that is wrong in a shard.
@@ -111,21 +109,9 @@ impl Log {
         self.verify_within(MOST_WAITING_BYTES).await
     }
 
-    /// The same, and compares with what is known from elsewhere: of each shard in the order of positions.
-    ///
-    /// # Errors
-    /// A database that does not answer.
-    pub async fn verify_against(&self, known: &[ShardChain]) -> Result<Verification, sqlx::Error> {
-        self.verify_by(MOST_WAITING_BYTES, known).await
-    }
-
     /// The same, with another bound for the bytes that wait.
     #[doc(hidden)]
     pub async fn verify_within(&self, most_waiting_bytes: usize) -> Result<Verification, sqlx::Error> {
-        self.verify_by(most_waiting_bytes, &[]).await
-    }
-
-    async fn verify_by(&self, most_waiting_bytes: usize, known: &[ShardChain]) -> Result<Verification, sqlx::Error> {
         let settings = [
             ("statement_timeout", "0"),
             // From the first page on, not from where another reader is; and in order, where an index gives it.
@@ -136,7 +122,7 @@ impl Log {
         let options = (*self.pool().connect_options()).clone();
         let mut connection = options.application_name("parlance verify").options(settings).connect().await?;
         let ends = rows::shard_ends(&mut connection).await?;
-        let chains = Chains::new(self.shards(), &ends, most_waiting_bytes, known);
+        let chains = Chains::new(self.shards(), &ends, most_waiting_bytes);
         let mut chains = chains.read_all(&mut connection).await?;
         for index in 0..chains.shards.len() {
             chains.read_again(&mut connection, index).await?;
@@ -165,26 +151,22 @@ struct Chain {
     waiting: BTreeMap<u64, Vec<u8>>,
     /// Whether to stop waiting and to read the rest by the index.
     scattered: bool,
-    /// Hashes that are known from elsewhere, of positions that did not come yet.
-    known: VecDeque<(u64, Hash)>,
 }
 
 impl Chains {
-    fn new(a_topic: u16, ends: &[ShardEnd], most_waiting_bytes: usize, known: &[ShardChain]) -> Self {
+    fn new(a_topic: u16, ends: &[ShardEnd], most_waiting_bytes: usize) -> Self {
         let places = LogTopic::ALL.into_iter().flat_map(|topic| (0..a_topic).map(move |shard| (topic, shard)));
         let shards = places.map(|(topic, shard)| {
             // A shard whose own row is gone claims to be empty; its events then lie beyond its head.
             let end = ends.iter().find(|end| (end.topic, end.shard) == (topic.code(), shard));
             let (head, last) = end.map_or((0, u64::MAX), |end| (end.head, end.last));
             let chain = genesis(topic, shard);
-            let known = known.iter().filter(|known| (known.topic, known.shard) == (topic, shard) && known.position > 0);
             Chain {
-                found: ShardVerification { topic, shard, head, verified: 0, chain, fault: None, contradicted: None },
+                found: ShardVerification { topic, shard, head, verified: 0, chain, fault: None },
                 claimed: end.map_or(chain, |end| end.chain),
                 last,
                 waiting: BTreeMap::new(),
                 scattered: false,
-                known: known.map(|known| (known.position, known.chain)).collect(),
             }
         });
         Self { a_topic, shards: shards.collect(), strays: 0, waiting_bytes: 0, most_waiting_bytes, scratch: Vec::new() }
@@ -306,8 +288,7 @@ impl Chains {
 
     fn finish(self) -> Verification {
         let shards = self.shards.into_iter().map(|chain| {
-            let Chain { mut found, claimed, last, known, .. } = chain;
-            found.contradicted = found.contradicted.or(known.front().map(|(position, _)| *position));
+            let Chain { mut found, claimed, last, .. } = chain;
             if found.fault.is_none() && last > found.head && last < u64::MAX {
                 found.fault = Some(Fault::Beyond(found.head + 1));
             } else if found.fault.is_none() && (found.chain != claimed || last == u64::MAX) {
@@ -329,11 +310,6 @@ impl Chain {
         if hash == row.hash {
             self.found.chain = hash;
             self.found.verified += 1;
-            while let Some((_, known)) = self.known.pop_front_if(|(position, _)| *position == self.found.verified) {
-                if known != hash {
-                    self.found.contradicted.get_or_insert(self.found.verified);
-                }
-            }
         } else {
             self.found.fault = Some(Fault::Changed(self.found.verified + 1));
         }

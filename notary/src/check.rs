@@ -2,8 +2,9 @@
 //!
 //! All places are read side by side, statement by statement, in memory that grows with none of them. The statement that one
 //! of our keys signed, and that follows the one before it, is the true one, whoever has it; a place that has another is
-//! named. Then the log is read once, and compared with the last of them, which vouches for all: a chain that agrees at its
-//! end agrees everywhere. Where it does not, the statements tell the first event that is another.
+//! named. Beside that the log is read once and verified by itself; then it is compared with the last of the statements,
+//! which vouches for all: a chain that agrees at its end agrees everywhere. Where it does not, the statements tell the
+//! first event that is another.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ use async_trait::async_trait;
 use event_store::{Log, Verification};
 use schemas::rfc3339_ms::Display;
 use sqlx::PgPool;
+use tokio::task::JoinSet;
 
 use crate::key::PublicKey;
 use crate::ledger::{LedgerError, Statements};
@@ -98,26 +100,18 @@ impl Checked {
 ///
 /// # Errors
 /// A database, or another place, that does not answer.
-pub async fn check(log: &Log, mut sources: Sources, keys: &[PublicKey]) -> Result<Checked, LedgerError> {
-    // What was signed is read first: the log has it all by then.
-    let mut walk = Walk::begin(&mut sources, keys).await?;
-    let mut last: Option<Statement> = None;
-    while let Some(statement) = walk.next(last.as_ref()).await? {
-        last = Some(statement);
-    }
-    let (places, mut findings) = walk.finish(last.as_ref());
+pub async fn check(log: &Log, sources: Sources, keys: &[PublicKey]) -> Result<Checked, LedgerError> {
+    let mut walking = JoinSet::new();
+    walking.spawn(walk(sources, keys.to_vec()));
+    let verification = log.verify().await?;
+    let walked = walking.join_next().await.expect("it was begun");
+    let walked = walked.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+    let Walked { mut sources, last, places, mut findings } = walked?;
+    // The log has by now what was signed before it was read, and after.
     let signed = last.as_ref().map(Statement::chains).unwrap_or_default();
-    let verification = log.verify_against(&signed).await?;
-    let mut wrong: BTreeMap<Place, Option<(u64, Finding)>> = BTreeMap::new();
-    for shard in verification.shards.iter().filter(|shard| shard.contradicted.is_some()) {
-        wrong.insert((shard.topic, shard.shard), None);
-    }
-    // A shard that this log does not have at all.
-    for chain in &signed {
-        if !verification.shards.iter().any(|known| (known.topic, known.shard) == (chain.topic, chain.shard)) {
-            wrong.insert((chain.topic, chain.shard), None);
-        }
-    }
+    let others = log.contradictions(&signed).await?;
+    let mut wrong: BTreeMap<Place, Option<(u64, Finding)>> =
+        others.into_iter().map(|chain| ((chain.topic, chain.shard), None)).collect();
     if !wrong.is_empty() {
         name_first(log, &mut sources, keys, &mut wrong).await?;
     }
@@ -138,6 +132,24 @@ pub async fn check(log: &Log, mut sources: Sources, keys: &[PublicKey]) -> Resul
     }
     let statements = last.map_or(0, |last| last.number);
     Ok(Checked { log: verification, statements, places, findings })
+}
+
+/// What was found on the way through the statements.
+struct Walked {
+    sources: Sources,
+    last: Option<Statement>,
+    places: Vec<(String, u64)>,
+    findings: Vec<Finding>,
+}
+
+async fn walk(mut sources: Sources, keys: Vec<PublicKey>) -> Result<Walked, LedgerError> {
+    let mut walk = Walk::begin(&mut sources, &keys).await?;
+    let mut last: Option<Statement> = None;
+    while let Some(statement) = walk.next(last.as_ref()).await? {
+        last = Some(statement);
+    }
+    let (places, findings) = walk.finish(last.as_ref());
+    Ok(Walked { sources, last, places, findings })
 }
 
 /// Finds the first event of each of these shards that is not the one that was signed.

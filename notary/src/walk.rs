@@ -49,20 +49,25 @@ impl<'a> Walk<'a> {
             let statement = Statement::read(line, self.keys)?;
             statement.follows(before).map(|()| statement)
         };
-        let tried: Vec<Option<Result<Statement, Broken>>> = lines.iter().map(|line| line.as_ref().map(read)).collect();
-        let found = tried.iter().position(|tried| matches!(tried, Some(Ok(_))));
+        // Mostly all places have the same, and reading it once is enough.
+        let mut tried: Vec<(&String, Result<Statement, Broken>)> = Vec::new();
+        for line in lines.iter().flatten() {
+            if tried.iter().all(|(other, _)| *other != line) {
+                tried.push((line, read(line)));
+            }
+        }
         let number = before.map_or(0, |before| before.number) + 1;
-        let truth = found.and_then(|index| lines[index].clone());
-        let begins = found.and_then(|index| tried[index].as_ref()?.as_ref().ok()).map(Statement::begins);
-        for ((at, line), tried) in self.places.iter_mut().zip(&lines).zip(&tried) {
+        let truth = tried.iter().find_map(|(line, tried)| Some((*line, tried.as_ref().ok()?)));
+        let begins = truth.map(|(_, statement)| statement.begins());
+        for (at, line) in self.places.iter_mut().zip(&lines) {
             if at.finding.is_some() {
                 continue;
             }
-            match (line, &truth) {
-                (Some(line), Some(truth)) if line == truth => at.count += 1,
-                (Some(_), _) => {
-                    let why = match tried {
-                        Some(Err(broken)) => broken.to_string(),
+            match (line, truth) {
+                (Some(line), Some((truth, _))) if line == truth => at.count += 1,
+                (Some(line), _) => {
+                    let why = match tried.iter().find(|(other, _)| *other == line) {
+                        Some((_, Err(broken))) => broken.to_string(),
                         _ => "another was signed".to_owned(),
                     };
                     let detail = format!("begins what statement {number} says, which {} does not have: {why}", at.name);
@@ -72,7 +77,7 @@ impl<'a> Walk<'a> {
                 (None, _) => {}
             }
         }
-        Ok(tried.into_iter().flatten().find_map(Result::ok))
+        Ok(tried.into_iter().find_map(|(_, tried)| tried.ok()))
     }
 
     /// The next line of each place that was true so far.
