@@ -15,6 +15,7 @@ pub mod gateway;
 mod messages;
 mod operations;
 mod page;
+mod push_subscriptions;
 mod reads;
 mod refusals;
 mod rows;
@@ -37,8 +38,9 @@ pub use state::{Dependencies, QueryState, steady_plans};
 
 /// The routes of all queries.
 pub fn router(state: QueryState) -> Router {
-    let router: Router = queries().with_state(state.clone()).into();
-    router.layer(middleware::from_fn_with_state(state, again::again))
+    let queries: Router = queries().with_state(state.clone()).into();
+    let of_the_primary: Router = of_the_primary().with_state(state.clone()).into();
+    queries.layer(middleware::from_fn_with_state(state, again::again)).merge(of_the_primary)
 }
 
 /// The routes of health and figures, which every process serves.
@@ -49,6 +51,7 @@ pub fn operations_router(operations: Operations) -> Router {
 /// The description of what [`router`] and [`operations_router`] serve.
 pub fn openapi() -> OpenApi {
     let mut described = queries().into_openapi();
+    described.merge(of_the_primary().into_openapi());
     described.merge(operations::router().into_openapi());
     described
 }
@@ -59,6 +62,10 @@ fn queries() -> OpenApiRouter<QueryState> {
         .merge(sessions::router())
         .merge(conversations::router())
         .merge(messages::router())
-        .merge(audit::router())
         .merge(documents::router())
+}
+
+/// What no replica is asked, and nobody twice: an audit that takes down each reading, and state that is no read model.
+fn of_the_primary() -> OpenApiRouter<QueryState> {
+    OpenApiRouter::new().merge(audit::router()).merge(push_subscriptions::router())
 }

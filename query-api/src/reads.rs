@@ -62,6 +62,11 @@ impl Reads {
         self.replica_in_use().unwrap_or(&self.inner.primary)
     }
 
+    /// The one that is written.
+    pub(crate) fn primary(&self) -> &PgPool {
+        &self.inner.primary
+    }
+
     fn replica_in_use(&self) -> Option<&PgPool> {
         self.inner.replica.as_ref().filter(|_| *self.inner.on_replica.borrow())
     }

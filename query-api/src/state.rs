@@ -74,6 +74,11 @@ impl QueryState {
         self.inner.reads.pool()
     }
 
+    /// The database that has everything, and state too.
+    pub(crate) fn primary(&self) -> &PgPool {
+        self.inner.reads.primary()
+    }
+
     pub(crate) fn reads(&self) -> &Reads {
         &self.inner.reads
     }

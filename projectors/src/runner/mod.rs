@@ -1,4 +1,4 @@
-//! Keeps the read models up to date: one runner a topic, all its projections in one transaction with their checkpoints.
+//! Keeps tables up to date: one runner for each consumer and topic, its projections in one transaction with their checkpoints.
 
 mod apply;
 mod lag;

@@ -18,6 +18,8 @@ use crate::page::{Key, Paging, PagingParameters};
 use crate::refusals::{NotOperator, Refused};
 use crate::state::QueryState;
 
+/// Parameters: the user.
+const IS_OPERATOR: &str = "SELECT is_operator FROM read.users WHERE user_id = $1";
 /// Longer than the name of any type.
 const LONGEST_TYPE: usize = 64;
 
@@ -67,8 +69,8 @@ pub(super) async fn list(
     wanted: Wanted,
 ) -> Result<Response, Problem> {
     let filters = AuditFilters {
-        actor: named(&state, "actor", asked.actor.as_deref()).await?,
-        object: named(&state, "object", asked.object.as_deref()).await?,
+        actor: named(&state, &caller, "actor", asked.actor.as_deref()).await?,
+        object: named(&state, &caller, "object", asked.object.as_deref()).await?,
         event_type: asked.event_type,
         since: asked.since,
         until: asked.until,
@@ -83,17 +85,26 @@ pub(super) async fn list(
         403 => Problem::forbidden(problem.detail),
         _ => Problem::unavailable("this reading could not be taken down, and is not answered therefore"),
     })?;
-    let answer = wanted.begin(state.pool()).await?;
+    let answer = wanted.begin(state.primary()).await?;
     let after = paging.cursor.map(|cursor| cursor.0.0);
-    let entries = search(state.pool(), &AuditSearch { filters, after, limit: paging.limit.fetched() }).await?;
+    let entries = search(state.primary(), &AuditSearch { filters, after, limit: paging.limit.fetched() }).await?;
     answer.json(&paging.limit.page(entries, |last| Last(AuditPlace::of(last)), |entry| entry))
 }
 
-/// The id that a parameter means.
-async fn named(state: &QueryState, parameter: &'static str, text: Option<&str>) -> Result<Option<Uuid>, Problem> {
+/// The id that a parameter means. Whoever may not read the audit is not told which names there are either.
+async fn named(
+    state: &QueryState,
+    caller: &Caller,
+    parameter: &'static str,
+    text: Option<&str>,
+) -> Result<Option<Uuid>, Problem> {
     let Some(text) = text else { return Ok(None) };
-    match find_user(state.pool(), text).await? {
-        None => Err(Problem::invalid_parameter(parameter, "neither an id nor the name of a user")),
-        found => Ok(found),
+    if let Some(found) = find_user(state.primary(), text).await? {
+        return Ok(Some(found));
     }
+    let is_operator = sqlx::query_scalar(IS_OPERATOR).bind(caller.user_id).fetch_optional(state.primary()).await?;
+    Err(match is_operator {
+        Some(true) => Problem::invalid_parameter(parameter, "neither an id nor the name of a user"),
+        _ => Problem::forbidden("only operators read the audit"),
+    })
 }

@@ -53,6 +53,9 @@ async fn the_newest_comes_first_and_filters_narrow_it() {
     assert_eq!(page.items[1].actor_username.as_deref(), Some("ann"));
     assert_eq!(page.items[1].correlation_id, page.items[1].event_id.to_string());
 
+    // Who is no operator does not find out here who there is.
+    world.get(ann, "/v1/audit?actor=nobody").await.is_problem(403, None);
+    sqlx::query("UPDATE read.users SET is_operator = true").execute(world.pool()).await.unwrap();
     for (query, parameter) in [
         ("actor=nobody", "actor"),
         ("object=%00", "object"),

@@ -3,7 +3,6 @@
 mod find;
 mod me;
 mod one;
-mod push_subscriptions;
 
 use schemas::rest::User;
 use sqlx::Row;
@@ -14,11 +13,7 @@ use utoipa_axum::routes;
 use crate::state::QueryState;
 
 pub(crate) fn router() -> OpenApiRouter<QueryState> {
-    OpenApiRouter::new()
-        .routes(routes!(me::me))
-        .routes(routes!(one::one))
-        .routes(routes!(find::find))
-        .routes(routes!(push_subscriptions::list))
+    OpenApiRouter::new().routes(routes!(me::me)).routes(routes!(one::one)).routes(routes!(find::find))
 }
 
 /// The columns that [`user`] reads, in its order.

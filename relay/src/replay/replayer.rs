@@ -83,8 +83,8 @@ impl Replayer {
         let Some(last) = page.records.last().map(|record| record.position) else {
             return match page.hurdle {
                 Some(hurdle) => self.stop(part, hurdle).await,
-                // The log cannot have more than was wanted of it.
-                None => Ok(()),
+                // The log does not have what was asked for, though it had when that was asked.
+                None => self.stop(part, Failure::Incomplete(part.done_to + 1)).await,
             };
         };
         self.work.republish(part.replay, &page.records).await?;
