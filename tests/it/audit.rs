@@ -107,11 +107,7 @@ async fn operators_see_who_did_what_and_are_seen_themselves(place: Place) {
     assert!(table.lines().count() == 2 && table.contains("user.registered"), "{table}");
     // Rebuilt, it is what it was.
     let mut database = PgConnection::connect_with(&app.database().await.unwrap()).await.unwrap();
-    eventually("the audit has all", BOUND, async || {
-        let all = "SELECT (SELECT count(*) FROM read.audit) = (SELECT sum(head) FROM log.shards)";
-        sqlx::query_scalar(all).fetch_one(&mut database).await.unwrap()
-    })
-    .await;
+    audit_has_all(&mut database).await;
     database.close().await.unwrap();
     let before = printed(place, &["audit", "--until", "2100-01-01T00:00:00Z", "--limit", "0", "--json"]).await;
     printed(place, &["rebuild", "audit"]).await;
@@ -120,6 +116,45 @@ async fn operators_see_who_did_what_and_are_seen_themselves(place: Place) {
     assert!(printed(place, &["role", "revoke", &ann, "operator"]).await.contains("any more"));
     assert_eq!(audit(&app, &token, "").await.0, StatusCode::FORBIDDEN);
     assert!(app.stop().await.unwrap().success());
+}
+
+async fn audit_has_all(database: &mut PgConnection) {
+    eventually("the audit has all", BOUND, async || {
+        let all = "SELECT (SELECT count(*) FROM read.audit) = (SELECT sum(head) FROM log.shards)";
+        sqlx::query_scalar(all).fetch_one(&mut *database).await.unwrap()
+    })
+    .await;
+}
+
+/// Changes an event of a user by a byte, and links it and all that follow it anew: by itself the log is whole.
+async fn forge(database: &mut PgConnection, shard: i16, position: i64) {
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        "UPDATE log.events SET payload = (payload::text || ' ')::json
+          WHERE topic = 0 AND shard = {shard} AND position = {position};
+         DO $$
+         DECLARE
+             e log.events;
+             link bytea := sha256(convert_to('parlance log, topic 0, shard {shard}', 'UTF8'));
+         BEGIN
+             FOR e IN SELECT * FROM log.events WHERE topic = 0 AND shard = {shard} ORDER BY position LOOP
+                 link := sha256(link || int2send(e.topic) || int2send(e.shard) || int8send(e.position) || uuid_send(e.key)
+                     || coalesce('\\x01' || int8send(e.seq), '\\x00')
+                     || int2send(e.aggregate_type) || uuid_send(e.aggregate_id) || int4send(e.sequence)
+                     || uuid_send(e.event_id)
+                     || int4send(octet_length(e.event_type)) || convert_to(e.event_type, 'UTF8')
+                     || int2send(e.event_version) || int8send((extract(epoch FROM e.at) * 1000000)::bigint)
+                     || int4send(octet_length(e.payload::text)) || convert_to(e.payload::text, 'UTF8')
+                     || coalesce('\\x01' || int4send(octet_length(e.metadata::text))
+                                 || convert_to(e.metadata::text, 'UTF8'), '\\x00'));
+                 UPDATE log.events SET hash = link
+                  WHERE topic = 0 AND shard = {shard} AND position = e.position;
+             END LOOP;
+             UPDATE log.shards SET chain = link WHERE topic = 0 AND shard = {shard};
+         END $$"
+    )))
+    .execute(database)
+    .await
+    .unwrap();
 }
 
 async fn a_log_that_was_touched_is_found_out_by_what_was_signed(place: Place) {
@@ -158,6 +193,7 @@ async fn a_log_that_was_touched_is_found_out_by_what_was_signed(place: Place) {
     .await;
     assert!(signed.contains("sound: "), "{signed}");
 
+    audit_has_all(&mut database).await;
     // The last event of a shard goes, and its head with it: by itself the log is whole.
     let (shard, position): (i16, i64) =
         sqlx::query_as("SELECT shard, head FROM log.shards WHERE topic = 0 ORDER BY head DESC LIMIT 1")
@@ -177,8 +213,8 @@ async fn a_log_that_was_touched_is_found_out_by_what_was_signed(place: Place) {
     let (sound, text) = verified().await;
     let named = format!("parlance.users.v1/{shard}:{position}: ");
     assert!(!sound && text.lines().any(|line| line.starts_with(&named)), "{text}");
-    // A rebuild of the audit in between hides nothing: it is refused where the audit knows of more than the log has.
-    run(&place, &["rebuild", "audit"]).await;
+    // A rebuild of the audit in between hides nothing: it is refused, for the audit knows of more than the log has.
+    assert!(!run(&place, &["rebuild", "audit"]).await.status.success());
     let (sound, text) = verified().await;
     assert!(!sound && text.lines().any(|line| line.starts_with(&named)), "{text}");
     // Also where the statements of the database went too.
@@ -190,7 +226,7 @@ async fn a_log_that_was_touched_is_found_out_by_what_was_signed(place: Place) {
     assert!(!sound && text.lines().any(|line| line.starts_with(&named)), "{text}");
     assert!(text.contains("the database does not have"), "{text}");
     // Whoever signs sees it too.
-    eventually("health says so", BOUND, async || {
+    eventually("the log of what happens says so", BOUND, async || {
         fs::read_to_string(place.log()).unwrap().contains("nothing is signed any more")
     })
     .await;
@@ -202,8 +238,19 @@ async fn a_log_that_was_touched_is_found_out_by_what_was_signed(place: Place) {
     .execute(&mut database)
     .await
     .unwrap();
-    database.close().await.unwrap();
     let (sound, text) = verified().await;
     assert!(sound, "{text}");
+    // An event in the middle, of which nothing else can tell; and an audit that was made of it.
+    forge(&mut database, shard, 1).await;
+    database.close().await.unwrap();
+    printed(&place, &["rebuild", "audit"]).await;
+    let (sound, text) = verified().await;
+    let named = format!("parlance.users.v1/{shard}:1: is not what was signed");
+    assert!(!sound && text.lines().any(|line| line.starts_with(&named)), "{text}");
+    if place.engines().is_none() {
+        let health = reqwest::get(format!("{}/health/ready", app.address())).await.unwrap().json::<Value>().await;
+        let audit = &health.unwrap()["dependencies"]["audit"];
+        assert_ne!(audit["status"], "ok", "{audit}");
+    }
     assert!(app.stop().await.unwrap().success());
 }
