@@ -36,6 +36,7 @@ macro_rules! suite {
             what_was_published_before_is_passed_over,
             a_gap_is_refused,
             many_subscribers_get_all,
+            who_is_at_leisure_gets_all_too,
             a_late_subscriber_reads_from_the_beginning,
             a_slow_subscriber_misses_nothing_and_comes_back,
             a_busy_shard_starves_no_other,
@@ -183,6 +184,20 @@ pub(crate) async fn many_subscribers_get_all<H: Harness>() {
     }
     for reader in waiting {
         assert_dense(&reader.await.unwrap(), &[(3, 1..=50)]);
+    }
+}
+
+pub(crate) async fn who_is_at_leisure_gets_all_too<H: Harness>() {
+    let harness = H::new().await;
+    harness.publish(&records(Topic::Users, 0, 1..=500)).await.unwrap();
+    let leisure = Duration::from_millis(100);
+    let mut reader = harness.bus().subscribe_at_leisure(Topic::Users, &[(0, 0), (1, 0)], leisure).await.unwrap();
+    assert_dense(&read(&mut *reader, 500, 100).await, &[(0, 1..=500)]);
+    // So little that nobody would wait for it to become more for ever.
+    for shard in [0, 1] {
+        let first = if shard == 0 { 501 } else { 1 };
+        harness.publish(&records(Topic::Users, shard, first..=first)).await.unwrap();
+        assert_dense(&read(&mut *reader, 1, 100).await, &[(shard, first..=first)]);
     }
 }
 
