@@ -46,6 +46,14 @@ fn every_call_says_who_may_and_what_may_go_wrong() {
                 assert_eq!(schema["$ref"], "#/components/schemas/Problem", "{method} {path} {status}");
             }
         }
+        let header = |status: &str, name: &str| responses[status]["headers"][name]["schema"].is_object();
+        if call["parameters"].as_array().is_some_and(|all| all.iter().any(|one| one["name"] == "Min-Position")) {
+            assert!(header("200", "Position") && header("200", "Position-Stale"), "{method} {path}");
+        }
+        assert!(!responses.contains_key("503") || header("503", "Retry-After"), "{method} {path} 503");
+        let answered = responses.keys().find(|status| status.starts_with('2')).map(String::as_str);
+        let is_event = method != "GET" && path != "/v1/ws-tickets" && !path.contains("/push-subscriptions/");
+        assert!(!is_event || answered.is_some_and(|status| header(status, "Position")), "{method} {path} Position");
         let documented = |status: &str| responses.contains_key(status);
         assert!(entry.is_open(&method) || documented("401"), "{method} {path} 401");
         if call["requestBody"].is_object() {

@@ -2,6 +2,7 @@
 
 mod events;
 mod files;
+mod headers;
 mod html;
 mod jwks;
 mod page;

@@ -5,6 +5,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Components, OpenApi};
 use utoipa::{Modify, OpenApi as _};
 
+use super::headers;
 use crate::refusals::NotThere;
 
 #[derive(utoipa::OpenApi)]
@@ -90,5 +91,6 @@ pub fn merged(parts: impl IntoIterator<Item = OpenApi>) -> OpenApi {
         }
         whole.merge(rest);
     }
+    headers::describe(&mut whole);
     whole
 }
