@@ -1,7 +1,7 @@
 //! Which shards this process relays.
 
 use event_store::Log;
-use platform::leases::Held;
+use platform::leases::{Held, InUse, Use};
 use schemas::Topic;
 use tokio::sync::watch;
 
@@ -13,8 +13,13 @@ pub(crate) type Place = (Topic, u16);
 pub enum Leadership {
     /// All of them, for the bus is this process's own.
     All,
-    /// Those whose lease is held, as it changes.
-    Leases(watch::Receiver<Held>),
+    /// Those whose lease is held.
+    Leases {
+        /// What is held, as it changes.
+        held: watch::Receiver<Held>,
+        /// Where the leases are told what is still worked on.
+        in_use: InUse,
+    },
 }
 
 impl Leadership {
@@ -22,7 +27,16 @@ impl Leadership {
     pub(crate) fn leads(&self, (topic, shard): Place) -> bool {
         match self {
             Self::All => true,
-            Self::Leases(held) => held.borrow().has(topic, shard),
+            Self::Leases { held, .. } => held.borrow().has(topic, shard),
+        }
+    }
+
+    /// A piece of work on a shard begins: others do not get it by our leave until this is dropped, so that they find on the
+    /// bus what is being published.
+    pub(crate) fn begin(&self, place: Place) -> Option<Use> {
+        match self {
+            Self::All => None,
+            Self::Leases { in_use, .. } => Some(in_use.hold(place)),
         }
     }
 
@@ -30,7 +44,7 @@ impl Leadership {
     pub(crate) fn lapses(&self) -> u64 {
         match self {
             Self::All => 0,
-            Self::Leases(held) => held.borrow().lapses(),
+            Self::Leases { held, .. } => held.borrow().lapses(),
         }
     }
 
@@ -38,7 +52,7 @@ impl Leadership {
     pub(crate) async fn changed(&mut self) -> bool {
         match self {
             Self::All => std::future::pending().await,
-            Self::Leases(held) => held.changed().await.is_ok(),
+            Self::Leases { held, .. } => held.changed().await.is_ok(),
         }
     }
 }

@@ -171,8 +171,8 @@ impl Running {
         if records.is_empty() {
             return;
         }
-        let shards = &mut self.shards;
-        let begin = |place| shards.get_mut(&place).expect("touched above").begin(place);
+        let (shards, leadership) = (&mut self.shards, &self.leadership);
+        let begin = |place| shards.get_mut(&place).expect("touched above").begin(place, leadership.begin(place));
         let tickets = touched.into_iter().map(begin).collect();
         let mut publishing = Box::pin(Arc::clone(&self.work).hand_on(tickets, records));
         // Within one process it is done at once, and needs no task.
@@ -344,8 +344,8 @@ impl Running {
                 questions.insert(0, together.into_iter().map(|(place, _)| place).collect());
             }
             for question in questions.into_iter().take(QUESTIONS.saturating_sub(self.asking)) {
-                let shards = &mut self.shards;
-                let begin = |place| shards.get_mut(&place).expect("found above").begin(place);
+                let (shards, leadership) = (&mut self.shards, &self.leadership);
+                let begin = |place| shards.get_mut(&place).expect("found above").begin(place, leadership.begin(place));
                 let tickets = question.into_iter().map(begin).collect();
                 self.tasks.spawn(Arc::clone(&self.work).ask(topic, tickets));
                 self.asking += 1;
@@ -364,7 +364,7 @@ impl Running {
                 continue;
             }
             let after = shard.reached();
-            let ticket = shard.begin(place);
+            let ticket = shard.begin(place, self.leadership.begin(place));
             self.tasks.spawn(Arc::clone(&self.work).catch_up(ticket, after, head.position));
             self.catching_up += 1;
             self.turn = index + 1;

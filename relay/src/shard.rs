@@ -1,5 +1,6 @@
 //! What the relay knows of one shard that it leads.
 
+use platform::leases::Use;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
@@ -21,13 +22,14 @@ pub(crate) struct Reached {
 }
 
 /// The right to work on a shard, for one piece of work.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Ticket {
     pub(crate) place: Place,
     pub(crate) known: Option<Reached>,
     /// Cancelled once the shard is not ours any more.
     pub(crate) lost: CancellationToken,
     generation: u64,
+    _in_use: Option<Use>,
 }
 
 /// One shard that is led.
@@ -132,10 +134,10 @@ impl Shard {
     }
 
     /// A piece of work begins.
-    pub(crate) fn begin(&mut self, place: Place) -> Ticket {
+    pub(crate) fn begin(&mut self, place: Place, in_use: Option<Use>) -> Ticket {
         self.busy = true;
         let known = self.certain.then_some(self.reached);
-        Ticket { place, known, lost: self.lost.clone(), generation: self.generation }
+        Ticket { place, known, lost: self.lost.clone(), generation: self.generation, _in_use: in_use }
     }
 
     /// Whether this piece of work began since the shard was gained.
@@ -211,7 +213,7 @@ mod tests {
 
     /// The next piece of work, over at once.
     fn done(shard: &mut Shard) {
-        let ticket = shard.begin(PLACE);
+        let ticket = shard.begin(PLACE, None);
         assert!(!shard.ready(Instant::now()) && !shard.to_be_asked(Instant::now()));
         assert!(shard.finish(&ticket));
     }
@@ -273,11 +275,11 @@ mod tests {
     #[test]
     fn what_began_before_the_shard_was_lost_counts_no_more() {
         let mut shard = Shard::new(1);
-        let ticket = shard.begin(PLACE);
+        let ticket = shard.begin(PLACE, None);
         drop(shard);
         assert!(ticket.lost.is_cancelled());
         let mut again = Shard::new(2);
-        let _work = again.begin(PLACE);
+        let _work = again.begin(PLACE, None);
         assert!(!again.finish(&ticket) && again.busy());
     }
 }

@@ -169,22 +169,31 @@ impl Work {
     /// Publishes what follows a position, up to the shard's head or until others should have their turn.
     pub(crate) async fn catch_up(self: Arc<Self>, ticket: Ticket, after: u64, head: u64) -> Done {
         let mut reached = None;
-        let lost = ticket.lost.clone();
-        let pages = self.pages(ticket.place, after, head, &mut reached);
-        let end = lost.run_until_cancelled(pages).await.unwrap_or(Ok(()));
+        let end = self.pages(&ticket, after, head, &mut reached).await;
         Done::CaughtUp { ticket, reached, head, end }
     }
 
-    async fn pages(&self, place: Place, after: u64, head: u64, reached: &mut Option<Reached>) -> Result<(), Failure> {
-        let mut page = self.page(place, after).await?;
+    async fn pages(
+        &self,
+        ticket: &Ticket,
+        after: u64,
+        head: u64,
+        reached: &mut Option<Reached>,
+    ) -> Result<(), Failure> {
+        let place = ticket.place;
+        let Some(first) = ticket.lost.run_until_cancelled(self.page(place, after)).await else { return Ok(()) };
+        let mut page = first?;
         for turn in 1..=self.options.turn {
             let Some(last) = page.reached() else { break };
-            if self.stop.is_cancelled() || !self.leadership.leads(place) {
+            if self.stop.is_cancelled() || ticket.lost.is_cancelled() || !self.leadership.leads(place) {
                 return Ok(());
             }
-            // The next page is read while this one is published.
+            // The next page is read while this one is published. A lost shard ends the reading alone: what is being published
+            // may land though nobody waits for it, behind what the next one publishes.
             let more = page.hurdle.is_none() && turn < self.options.turn && last.position < head;
-            let ahead = async { if more { Some(self.page(place, last.position).await) } else { None } };
+            let ahead = async {
+                if more { ticket.lost.run_until_cancelled(self.page(place, last.position)).await } else { None }
+            };
             let (published, ahead) = tokio::join!(self.publish(&page.records, "log"), ahead);
             published?;
             *reached = Some(last);

@@ -264,7 +264,7 @@ impl Process<'_> {
         if let EventBus::Kafka(kafka) = events {
             kafka.ensure_topics().await?;
             let leases = Leases::new(self.pools.state.clone(), RELAY, relay::places(log));
-            leadership = Leadership::Leases(leases.held());
+            leadership = Leadership::Leases { held: leases.held(), in_use: leases.in_use() };
             self.essential("leases of the relay", leases.run(ended.clone()));
         }
         let mut relay = Relay::new(log.clone(), events.bus(), leadership, options);

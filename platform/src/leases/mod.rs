@@ -3,7 +3,9 @@
 //! A member says every [`BEAT`] that it lives. One that was not heard of for [`TTL`] has lost what it held, whether it was
 //! killed, stopped or cut off; what it still does then has to be harmless (a fenced checkpoint, a record that came before).
 
-use std::collections::BTreeSet;
+mod in_use;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use schemas::Topic;
@@ -13,10 +15,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub use in_use::{InUse, Use};
+
 /// How often a member says that it lives.
 pub const BEAT: Duration = Duration::from_millis(500);
 /// How long after that it is taken for dead.
 pub const TTL: Duration = Duration::from_millis(2500);
+/// How long a part that is to be given up is kept for what still uses it. Kafka's bus gives a call up after 5 s: until then
+/// it may still write. What hangs for longer must not keep others from work that nobody does meanwhile.
+const PATIENCE: Duration = Duration::from_secs(6);
 
 /// A part of the work: a shard of a topic.
 pub type Part = (Topic, u16);
@@ -61,8 +68,10 @@ pub struct Leases {
     member: Uuid,
     parts: BTreeSet<Part>,
     held: watch::Sender<Held>,
-    /// Told to be given up: handed back in the next round.
-    surplus: BTreeSet<Part>,
+    /// Told to be given up, and since when: handed back in the first round in which they are not in use.
+    surplus: BTreeMap<Part, Instant>,
+    in_use: InUse,
+    patience: Duration,
     /// Until when what is held is held for sure.
     until: Instant,
     lapses: u64,
@@ -77,7 +86,9 @@ impl Leases {
             member: Uuid::now_v7(),
             parts: parts.into_iter().collect(),
             held: watch::Sender::default(),
-            surplus: BTreeSet::new(),
+            surplus: BTreeMap::new(),
+            in_use: InUse::default(),
+            patience: PATIENCE,
             until: Instant::now(),
             lapses: 0,
         }
@@ -86,6 +97,17 @@ impl Leases {
     /// What is held, as it changes.
     pub fn held(&self) -> watch::Receiver<Held> {
         self.held.subscribe()
+    }
+
+    /// Keeps parts that are in use for another while; without it, for 6 s.
+    #[must_use]
+    pub fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// Where those who work on parts say so, for what would be done again by whoever gets them in the midst of it.
+    pub fn in_use(&self) -> InUse {
+        self.in_use.clone()
     }
 
     /// The name that connections have to have which hold locks for this duty, so that a successor can end them.
@@ -143,7 +165,10 @@ impl Leases {
 
     async fn round(&mut self, until: Instant) -> Result<(), sqlx::Error> {
         let (topics, shards) = columns(&self.parts);
-        let (done_topics, done_shards) = columns(&self.surplus);
+        let asked = Instant::now();
+        let done =
+            self.surplus.iter().filter(|(part, since)| !self.in_use.has(**part) || asked >= **since + self.patience);
+        let (done_topics, done_shards) = columns(done.map(|(part, _)| part));
         let answer: Vec<(i16, i16, bool)> =
             sqlx::query_as("SELECT held_topic, held_shard, surplus FROM state.lease_round($1, $2, $3, $4, $5, $6, $7)")
                 .bind(self.duty)
@@ -156,11 +181,16 @@ impl Leases {
                 .fetch_all(&self.pool)
                 .await?;
         let mut held = Held { parts: BTreeSet::new(), until: Some(until), lapses: self.lapses };
-        self.surplus.clear();
+        let before = std::mem::take(&mut self.surplus);
         for (topic, shard, surplus) in answer {
             let Some(topic) = Topic::from_code(topic) else { continue };
-            let parts = if surplus { &mut self.surplus } else { &mut held.parts };
-            parts.insert((topic, shard.cast_unsigned()));
+            let part = (topic, shard.cast_unsigned());
+            if surplus {
+                // What is kept is told again.
+                self.surplus.insert(part, before.get(&part).copied().unwrap_or(asked));
+            } else {
+                held.parts.insert(part);
+            }
         }
         let count = held.parts.len();
         self.gauge(count);
@@ -188,8 +218,8 @@ impl Leases {
     }
 }
 
-fn columns(parts: &BTreeSet<Part>) -> (Vec<i16>, Vec<i16>) {
-    parts.iter().map(|(topic, shard)| (topic.code(), shard.cast_signed())).unzip()
+fn columns<'a>(parts: impl IntoIterator<Item = &'a Part>) -> (Vec<i16>, Vec<i16>) {
+    parts.into_iter().map(|(topic, shard)| (topic.code(), shard.cast_signed())).unzip()
 }
 
 #[cfg(test)]

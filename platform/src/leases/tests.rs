@@ -19,16 +19,21 @@ fn parts() -> impl Iterator<Item = Part> {
 struct Member {
     held: watch::Receiver<Held>,
     application: String,
+    in_use: InUse,
     running: JoinHandle<()>,
     stop: DropGuard,
 }
 
 impl Member {
     fn join(pool: &PgPool) -> Self {
-        let leases = Leases::new(pool.clone(), "testing", parts());
+        Self::run(Leases::new(pool.clone(), "testing", parts()))
+    }
+
+    fn run(leases: Leases) -> Self {
         let (held, application, stop) = (leases.held(), leases.application(), CancellationToken::new());
+        let in_use = leases.in_use();
         let running = tokio::spawn(leases.run(stop.clone()));
-        Self { held, application, running, stop: stop.drop_guard() }
+        Self { held, application, in_use, running, stop: stop.drop_guard() }
     }
 
     fn parts(&self) -> BTreeSet<Part> {
@@ -81,6 +86,47 @@ async fn a_share_has_shards_of_every_topic() {
     for topic in Topic::ALL {
         assert!([2, 3].contains(&first.held.borrow().shards(topic).count()), "{topic:?}");
     }
+}
+
+/// A member that keeps parts that are in use for so long.
+fn patient(pool: &PgPool, patience: Duration) -> Member {
+    Member::run(Leases::new(pool.clone(), "testing", parts()).patient(patience))
+}
+
+#[tokio::test]
+async fn what_is_in_use_is_handed_back_once_it_is_not() {
+    let database = Database::new().await;
+    let first = patient(database.pool(), BOUND * 2);
+    divided(&[&first], &[10]).await;
+    // The last part is the first to be given up.
+    let part = (Topic::Conversations, SHARDS - 1);
+    let uses = [first.in_use.hold(part), first.in_use.hold(part)];
+    let second = Member::join(database.pool());
+    divided(&[&first, &second], &[4, 5]).await;
+    // It stays so while shares change, and may come back meanwhile.
+    let third = Member::join(database.pool());
+    divided(&[&first, &second, &third], &[2, 3, 4]).await;
+    third.leave().await;
+    divided(&[&first, &second], &[5, 5]).await;
+    assert!(first.parts().contains(&part));
+    let [one, other] = uses;
+    drop(one);
+    let third = Member::join(database.pool());
+    divided(&[&first, &second, &third], &[2, 3, 4]).await;
+    drop(other);
+    divided(&[&first, &second, &third], &[3, 3, 4]).await;
+    assert!(third.parts().contains(&part));
+}
+
+#[tokio::test]
+async fn what_is_in_use_for_too_long_is_handed_back_all_the_same() {
+    let database = Database::new().await;
+    let first = patient(database.pool(), BEAT * 2);
+    divided(&[&first], &[10]).await;
+    let uses: Vec<_> = parts().map(|part| first.in_use.hold(part)).collect();
+    let second = Member::join(database.pool());
+    divided(&[&first, &second], &[5, 5]).await;
+    drop(uses);
 }
 
 #[tokio::test]

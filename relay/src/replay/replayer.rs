@@ -75,6 +75,7 @@ impl Replayer {
     }
 
     async fn page(&self, part: &Open) -> Result<(), Failure> {
+        let _in_use = self.work.leadership.begin(part.place);
         if !self.work.leadership.leads(part.place) {
             return Ok(());
         }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use platform::bus::{Bus, BusError, Subscription, Tail};
 use rand::RngExt;
 use schemas::{Record, Topic};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::leadership::Place;
@@ -35,6 +36,10 @@ struct Faults {
     away: bool,
     /// Places where nothing is answered.
     hanging: BTreeSet<Place>,
+    /// What publishes that begin wait for.
+    held_up: Option<CancellationToken>,
+    /// Of which each that waits for that has a copy.
+    waiting: Arc<()>,
     /// Of so many records one fails, kept or not.
     one_fails_of: Option<u32>,
 }
@@ -57,6 +62,16 @@ impl Cluster {
 
     pub(super) fn hang(&self, place: Place) {
         self.faults.lock().hanging.insert(place);
+    }
+
+    /// Has publishes that begin from now on wait for a token, or no more.
+    pub(super) fn hold_up(&self, until: Option<CancellationToken>) {
+        self.faults.lock().held_up = until;
+    }
+
+    /// How many publishes wait, and somebody for them.
+    pub(super) fn waiting(&self) -> usize {
+        Arc::strong_count(&self.faults.lock().waiting) - 1
     }
 
     pub(super) fn one_fails_of(&self, records: Option<u32>) {
@@ -214,6 +229,13 @@ impl FakeKafka {
 #[async_trait]
 impl Bus for FakeKafka {
     async fn publish(&self, records: &[Arc<Record>]) -> Result<(), BusError> {
+        let held_up = {
+            let faults = self.cluster.faults.lock();
+            faults.held_up.clone().map(|until| (until, Arc::clone(&faults.waiting)))
+        };
+        if let Some((until, _waiting)) = held_up {
+            until.cancelled().await;
+        }
         for record in records {
             self.answers((record.topic, record.shard)).await?;
             self.keep(record)?;

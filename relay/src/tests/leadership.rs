@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_store::EventStore;
-use platform::leases::{Held, Leases, Part};
+use platform::leases::{Held, InUse, Leases, Part};
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use testkit::{Database, eventually};
@@ -26,10 +26,22 @@ fn start(
     held: watch::Receiver<Held>,
     options: Options,
 ) -> (DropGuard, RelayStatus) {
+    run(relay(store, cluster, held, InUse::default(), options).following(store.committed()))
+}
+
+fn relay(
+    store: &EventStore,
+    cluster: &Arc<Cluster>,
+    held: watch::Receiver<Held>,
+    in_use: InUse,
+    options: Options,
+) -> Relay {
+    Relay::new(store.log().clone(), cluster.producer(), Leadership::Leases { held, in_use }, options)
+        .replaying(store.log().pool().clone())
+}
+
+fn run(relay: Relay) -> (DropGuard, RelayStatus) {
     let shutdown = CancellationToken::new();
-    let relay = Relay::new(store.log().clone(), cluster.producer(), Leadership::Leases(held), options)
-        .following(store.committed())
-        .replaying(store.log().pool().clone());
     let status = relay.status();
     tokio::spawn(relay.run(shutdown.clone()));
     (shutdown.drop_guard(), status)
@@ -82,9 +94,18 @@ struct Member {
 
 impl Member {
     fn join(store: &EventStore, cluster: &Arc<Cluster>) -> Self {
-        let leases = Leases::new(store.log().pool().clone(), "relay", places(store.log()));
+        Self::take_part(store, cluster, true)
+    }
+
+    /// One that follows its store, or only the log.
+    fn take_part(store: &EventStore, cluster: &Arc<Cluster>, follows: bool) -> Self {
+        let leases = Leases::new(store.log().pool().clone(), "relay", places(store.log())).patient(BOUND * 2);
         let stop = CancellationToken::new();
-        let (stop_relay, status) = start(store, cluster, leases.held(), Options::alone());
+        let mut relay = relay(store, cluster, leases.held(), leases.in_use(), Options::alone());
+        if follows {
+            relay = relay.following(store.committed());
+        }
+        let (stop_relay, status) = run(relay);
         let leasing = tokio::spawn(leases.run(stop.clone()));
         Self { status, leasing, _stop: stop.drop_guard(), _stop_relay: stop_relay }
     }
@@ -123,6 +144,36 @@ async fn one_that_stops_renewing_is_followed_within_five_seconds() {
     }
     eventually("all is published", BOUND, async || cluster.is_whole(ours.log()).await).await;
     assert_eq!(cluster.assert_sound(ours.log()).await, 0);
+}
+
+#[tokio::test]
+async fn what_is_being_published_is_handed_over_once_it_is_through_and_comes_once() {
+    for follows in [true, false] {
+        let database = Database::new().await;
+        let store = store(&database, event_store::Options::default()).await;
+        // The last shards are the first to be given up.
+        let mut room = open_room(&store).await;
+        while store.log().shard_of(room) < 2 {
+            room = open_room(&store).await;
+        }
+        let cluster = Arc::new(Cluster::default());
+        let one = Member::take_part(&store, &cluster, follows);
+        eventually("all is published", BOUND, async || cluster.is_whole(store.log()).await).await;
+        let through = CancellationToken::new();
+        cluster.hold_up(Some(through.clone()));
+        say(&store, room, 2).await;
+        eventually("it is being published", BOUND, async || cluster.waiting() == 1).await;
+        cluster.hold_up(None);
+        let other = Member::take_part(&store, &cluster, follows);
+        let shares = || (one.status.standing().led, other.status.standing().led);
+        eventually("all else is handed over", BOUND, async || shares() == (4, 3)).await;
+        assert_eq!(cluster.waiting(), 1, "it is not given up");
+        through.cancel();
+        eventually("it is handed over", BOUND, async || shares() == (4, 4)).await;
+        say(&store, room, 1).await;
+        eventually("all is published", BOUND, async || cluster.is_whole(store.log()).await).await;
+        assert_eq!(cluster.assert_sound(store.log()).await, 0, "nothing came twice");
+    }
 }
 
 /// Three relays, of which several may think that they lead, on a bus that fails and forgets.
