@@ -4,6 +4,7 @@
 //! [`deliver`] sends it, at least once. Nothing is written down twice, whatever is read again: see `marks`.
 
 mod call;
+mod flight;
 mod marks;
 mod outbox;
 mod outcome;
