@@ -6,8 +6,10 @@
 mod call;
 mod flight;
 mod marks;
+mod once;
 mod outbox;
 mod outcome;
+mod overflow;
 mod push;
 mod quiet;
 mod spread;

@@ -502,6 +502,20 @@ const FOR_EACH_WEBHOOK: &str = "INSERT INTO state.deliveries (event_id, target_i
       FROM state.webhooks, generate_series(1, $1)";
 
 #[tokio::test]
+async fn a_webhook_whose_secret_cannot_be_opened_is_named_and_holds_up_no_other() {
+    let scene = Scene::new().await;
+    let pool = scene.database.pool();
+    let (other, _) = scene.webhook(&["user.registered"]).await;
+    sqlx::query("UPDATE state.webhooks SET secret = '\\x00'").execute(pool).await.unwrap();
+    let (id, _) = scene.webhook(&["user.registered"]).await;
+    let found = webhooks::receivers(pool, &scene.keyring).await.unwrap();
+    assert_eq!((found.all.into_keys().collect(), found.unreadable), (vec![id], vec![other]));
+    scene.append(registered(8, "gus")).await;
+    eventually("the one that can be is told", BOUND, async || scene.hook.told().len() == 1).await;
+    assert!(webhooks::list(pool).await.unwrap().iter().any(|hook| hook.webhook_id == other && hook.waiting == 1));
+}
+
+#[tokio::test]
 async fn however_many_webhooks_there_are_only_so_many_deliveries_are_under_way() {
     let scene = Scene::new().await;
     scene.hook.behave(Manner::Hangs);

@@ -1,9 +1,10 @@
 //! Sends what is written down: in every process that projects, some at a time, none of them twice at once.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use platform::auth::Keyring;
 use platform::config::NotificationSettings;
 use platform::live::LiveBus;
@@ -17,11 +18,13 @@ use uuid::Uuid;
 
 use super::call::Caller;
 use super::flight::{Bounds, Flight};
+use super::once::Once;
 use super::outbox::{self, Delivery, Room};
 use super::outcome::{Outcome, wait};
+use super::overflow::{self, MOST, Overflow};
 use super::quiet::{self, Push};
 use super::spread::spread;
-use super::webhooks::{self, Receiver};
+use super::webhooks::{self, Receiver, Receivers};
 use super::{push, webhook};
 use crate::backoff::Backoff;
 
@@ -62,6 +65,7 @@ pub fn deliver(parts: Parts, shutdown: CancellationToken) -> reqwest::Result<imp
     let courier = Arc::new(Courier {
         to_webhooks: Caller::new(true)?,
         to_browsers: Caller::new(parts.settings.anywhere)?,
+        unreadable: Mutex::default(),
         parts,
     });
     Ok(async move {
@@ -81,6 +85,8 @@ struct Courier {
     parts: Parts,
     to_webhooks: Caller,
     to_browsers: Caller,
+    /// The webhooks whose secrets cannot be opened.
+    unreadable: Mutex<Once>,
 }
 
 /// What is under way.
@@ -141,7 +147,8 @@ impl Courier {
             return Ok(false);
         }
         let Parts { pool, keyring, .. } = &self.parts;
-        let receivers: HashMap<Uuid, Arc<Receiver>> = webhooks::receivers(pool, keyring).await?;
+        let Receivers { all: receivers, unreadable } = webhooks::receivers(pool, keyring).await?;
+        self.say_unreadable(&unreadable);
         let rooms: Vec<(Uuid, usize)> =
             receivers.keys().map(|id| (*id, flight.room_for(*id))).filter(|(_, room)| *room > 0).collect();
         if rooms.is_empty() {
@@ -159,6 +166,14 @@ impl Courier {
             });
         }
         Ok(found)
+    }
+
+    fn say_unreadable(&self, unreadable: &[Uuid]) {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        metrics::gauge!("parlance_webhooks_unreadable").set(unreadable.len() as f64);
+        for webhook in self.unreadable.lock().news(unreadable) {
+            tracing::warn!(%webhook, "the secret of webhook {webhook} cannot be opened, and it is told nothing");
+        }
     }
 
     async fn begin_pushes(self: &Arc<Self>, flight: &mut Flight) -> Result<bool, sqlx::Error> {
@@ -266,10 +281,11 @@ impl Courier {
         Ok(())
     }
 
-    /// Counts what waits, and now and then removes what is old.
+    /// Counts what waits, keeps it within bounds, and now and then removes what is old.
     async fn keep_house(&self) {
         let mut pace = interval(COUNT);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut too_much = HashSet::new();
         for round in 0_u32.. {
             pace.tick().await;
             let pool = &self.parts.pool;
@@ -278,6 +294,7 @@ impl Courier {
                     #[expect(clippy::cast_precision_loss, reason = "a gauge")]
                     metrics::gauge!("parlance_notifications_waiting", "kind" => kind).set(count as f64);
                 }
+                self.trim(&mut too_much).await?;
                 if round.is_multiple_of(COUNTS_A_SWEEP) { outbox::sweep(pool).await } else { Ok(()) }
             };
             if let Err(error) = kept.await {
@@ -286,12 +303,26 @@ impl Courier {
             }
         }
     }
+
+    /// Says of each webhook but once that it is over its bounds: where little comes, it is so now and then.
+    async fn trim(&self, told: &mut HashSet<Uuid>) -> Result<(), sqlx::Error> {
+        for Overflow { webhook, given_up, lost } in overflow::trim(&self.parts.pool, &MOST).await? {
+            metrics::counter!("parlance_notifications_dead_total", "kind" => "webhook").increment(given_up);
+            metrics::counter!("parlance_notifications_lost_total").increment(lost);
+            if told.insert(webhook) {
+                tracing::warn!(%webhook, "more waits for webhook {webhook} than may: the oldest is given up");
+            }
+        }
+        Ok(())
+    }
 }
 
 fn describe_metrics() {
     metrics::describe_counter!("parlance_notifications_sent_total", "Pushes and deliveries that were taken.");
     metrics::describe_counter!("parlance_notifications_failed_total", "Tries that are repeated.");
     metrics::describe_counter!("parlance_notifications_dead_total", "Pushes and deliveries that were given up.");
+    metrics::describe_counter!("parlance_notifications_lost_total", "Dead letters that were too many of a webhook.");
+    metrics::describe_gauge!("parlance_webhooks_unreadable", "Webhooks whose secrets cannot be opened.");
     metrics::describe_counter!("parlance_notifications_quiet_total", "Pushes that were not sent, by reason.");
     metrics::describe_gauge!("parlance_notifications_waiting", "What waits to be sent, up to 100,000 of a kind.");
     metrics::describe_histogram!("parlance_notification_seconds", "From an event to its being taken.");
