@@ -127,6 +127,8 @@ fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// What comes of a delivery counts only while it is the claim's own: whoever was held up for longer than that finds that
+/// another has it, with one more try.
 impl Delivery {
     /// Who is held to a few at once: the webhook, or the user, whose browsers may be of any service that they name.
     fn owner(&self) -> Uuid {
@@ -140,9 +142,10 @@ impl Delivery {
 
     /// It is not to be sent any more.
     pub(super) async fn done(&self, database: impl PgExecutor<'_>) -> Result<(), sqlx::Error> {
-        sqlx::query("DELETE FROM state.deliveries WHERE event_id = $1 AND target_id = $2")
+        sqlx::query("DELETE FROM state.deliveries WHERE event_id = $1 AND target_id = $2 AND attempts = $3")
             .bind(self.event_id)
             .bind(self.target_id)
+            .bind(self.attempts)
             .execute(database)
             .await?;
         Ok(())
@@ -156,10 +159,12 @@ impl Delivery {
         error: &str,
     ) -> Result<(), sqlx::Error> {
         sqlx::query(
-            "UPDATE state.deliveries SET due_at = now() + $3, error = $4 WHERE event_id = $1 AND target_id = $2",
+            "UPDATE state.deliveries SET due_at = now() + $4, error = $5 \
+              WHERE event_id = $1 AND target_id = $2 AND attempts = $3",
         )
         .bind(self.event_id)
         .bind(self.target_id)
+        .bind(self.attempts)
         .bind(wait)
         .bind(error)
         .execute(database)
@@ -170,7 +175,8 @@ impl Delivery {
     /// It is given up, and kept for whoever wants it tried again.
     pub(super) async fn bury(&self, database: impl PgExecutor<'_>, error: &str) -> Result<(), sqlx::Error> {
         sqlx::query(
-            "WITH dead AS (DELETE FROM state.deliveries WHERE event_id = $1 AND target_id = $2 RETURNING *) \
+            "WITH dead AS (DELETE FROM state.deliveries \
+                            WHERE event_id = $1 AND target_id = $2 AND attempts = $4 RETURNING *) \
              INSERT INTO state.dead_deliveries AS d \
                     (event_id, target_id, kind, event_type, body, user_id, conversation_id, seq, at, attempts, error) \
              SELECT event_id, target_id, kind, event_type, body, user_id, conversation_id, seq, at, attempts, $3 \
@@ -181,6 +187,7 @@ impl Delivery {
         .bind(self.event_id)
         .bind(self.target_id)
         .bind(error)
+        .bind(self.attempts)
         .execute(database)
         .await?;
         Ok(())
@@ -208,4 +215,44 @@ pub(super) async fn sweep(pool: &PgPool) -> Result<(), sqlx::Error> {
         sqlx::query(statement).execute(pool).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use testkit::Database;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_was_held_up_takes_nothing_from_whoever_has_it_now() {
+        let database = Database::new().await;
+        let (pool, target) = (database.pool(), Uuid::from_u128(1));
+        sqlx::query(
+            "INSERT INTO state.deliveries (event_id, target_id, kind, event_type, body, at, due_at) \
+             VALUES (gen_random_uuid(), $1, 'webhook', 'user.registered', '{}', now(), now())",
+        )
+        .bind(target)
+        .execute(pool)
+        .await
+        .unwrap();
+        let claim = async || claim_webhooks(pool, 1, &[(target, 1)]).await.unwrap();
+        let held_up = claim().await.remove(0);
+        assert!(claim().await.is_empty());
+        sqlx::query("UPDATE state.deliveries SET due_at = now()").execute(pool).await.unwrap();
+        let now = claim().await.remove(0);
+        assert_eq!((held_up.attempts, now.attempts), (1, 2));
+        let states = async || -> Vec<(OffsetDateTime, Option<String>)> {
+            sqlx::query_as("SELECT due_at, error FROM state.deliveries").fetch_all(pool).await.unwrap()
+        };
+        let before = states().await;
+        assert_eq!(before.len(), 1);
+        held_up.postpone(pool, Duration::from_hours(1), "late").await.unwrap();
+        assert_eq!(states().await, before);
+        held_up.bury(pool, "late").await.unwrap();
+        assert_eq!(states().await, before);
+        held_up.done(pool).await.unwrap();
+        assert_eq!(states().await, before);
+        now.done(pool).await.unwrap();
+        assert_eq!(states().await, []);
+    }
 }
