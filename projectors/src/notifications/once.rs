@@ -22,11 +22,11 @@ mod tests {
 
     #[test]
     fn says_it_once_while_it_lasts() {
-        let [one, other] = [1, 2].map(Uuid::from_u128);
+        let [first, second] = [1, 2].map(Uuid::from_u128);
         let mut once = Once::default();
-        assert_eq!(once.news(&[one]), [one]);
-        assert_eq!(once.news(&[one, other]), [other]);
-        assert!(once.news(&[other]).is_empty());
-        assert_eq!(once.news(&[one, other]), [one]);
+        assert_eq!(once.news(&[first]), [first]);
+        assert_eq!(once.news(&[first, second]), [second]);
+        assert!(once.news(&[second]).is_empty());
+        assert_eq!(once.news(&[first, second]), [first]);
     }
 }
