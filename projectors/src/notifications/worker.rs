@@ -22,14 +22,13 @@ use super::once::Once;
 use super::outbox::{self, Delivery, Room};
 use super::outcome::{Outcome, wait};
 use super::overflow::{self, MOST, Overflow};
+use super::pace::{Pace, news};
 use super::quiet::{self, Push};
 use super::spread::spread;
 use super::webhooks::{self, Receiver, Receivers};
 use super::{push, webhook};
 use crate::backoff::Backoff;
 
-/// How often is looked for what is due, while nothing is.
-const PACE: Duration = Duration::from_millis(200);
 /// Deliveries of a process under way, of webhooks and of pushes by themselves: whoever runs Parlance names the webhooks,
 /// and anybody the endpoints of browsers. One webhook or user that hangs holds up no other, but many together may.
 const WEBHOOKS: Bounds = Bounds { all: 32, owner: 4 };
@@ -110,14 +109,19 @@ impl Flights {
 
 impl Courier {
     async fn keep_on(self: &Arc<Self>, flights: &mut Flights) {
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut pace) = (Backoff::default(), Pace::new(self.parts.settings.delay));
         loop {
+            let news = news();
             let pause = match self.round(flights).await {
                 Ok(found) => {
                     if backoff.succeeded() {
                         tracing::info!("notifications go on");
                     }
-                    if found { Duration::ZERO } else { PACE }
+                    if found {
+                        pace.quicken();
+                    }
+                    // Not without a look at what has landed.
+                    if found { Duration::ZERO } else { pace.pause() }
                 }
                 Err(error) => {
                     let (wait, error): (_, &dyn std::error::Error) = (backoff.failed(), &error);
@@ -128,6 +132,7 @@ impl Courier {
             tokio::select! {
                 () = sleep(pause) => {}
                 () = flights.landed() => {}
+                () = news => pace.quicken(),
             }
         }
     }
