@@ -4,9 +4,13 @@
 //! [`deliver`] sends it, at least once. Nothing is written down twice, whatever is read again: see `marks`.
 
 mod call;
+mod flight;
 mod marks;
+mod once;
 mod outbox;
 mod outcome;
+mod overflow;
+mod pace;
 mod push;
 mod quiet;
 mod spread;
@@ -42,15 +46,18 @@ impl Projection for Notifications {
 
     async fn apply(&self, connection: &mut PgConnection, batch: &[Arc<Record>]) -> Result<(), ApplyError> {
         let news = marks::pass(connection, batch).await?;
-        tell_webhooks(connection, &news).await?;
-        Ok(note_messages(connection, &news).await?)
+        let told = tell_webhooks(connection, &news).await?;
+        if told + note_messages(connection, &news).await? > 0 {
+            pace::wake();
+        }
+        Ok(())
     }
 }
 
-/// Writes down what webhooks want to know, from where each of them began.
-async fn tell_webhooks(connection: &mut PgConnection, news: &[Arc<Record>]) -> Result<(), ApplyError> {
+/// Writes down what webhooks want to know, from where each of them began; how many rows.
+async fn tell_webhooks(connection: &mut PgConnection, news: &[Arc<Record>]) -> Result<u64, ApplyError> {
     if news.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let wanted: Vec<String> = sqlx::query_scalar("SELECT DISTINCT unnest(types) FROM state.webhooks WHERE enabled")
         .fetch_all(&mut *connection)
@@ -58,13 +65,13 @@ async fn tell_webhooks(connection: &mut PgConnection, news: &[Arc<Record>]) -> R
     let wanted: HashSet<&str> = wanted.iter().map(String::as_str).collect();
     let news: Vec<&Arc<Record>> = news.iter().filter(|record| wanted.contains(record.event.event_type())).collect();
     if news.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     // Whoever sends them knows where the schemas are found.
     let body = |record: &&Arc<Record>| serde_json::to_string(&CloudEvent::new(record, "")?);
     let bodies: Result<Vec<String>, serde_json::Error> = news.iter().map(body).collect();
     let bodies = bodies.map_err(|_| ApplyError::Poison("an event that JSON has no form for".to_owned()))?;
-    sqlx::query(
+    let told = sqlx::query(
         "INSERT INTO state.deliveries (event_id, target_id, kind, event_type, body, at, due_at) \
          SELECT e.event_id, w.webhook_id, 'webhook', e.event_type, e.body::json, e.at, now() \
            FROM unnest($1::uuid[], $2::smallint[], $3::smallint[], $4::bigint[], $5::text[], $6::text[], \
@@ -83,18 +90,19 @@ async fn tell_webhooks(connection: &mut PgConnection, news: &[Arc<Record>]) -> R
     .bind(news.iter().map(|record| record.at).collect::<Vec<OffsetDateTime>>())
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(told.rows_affected())
 }
 
-/// Writes down the messages that somebody may want to be pushed: whom, is found once the read models are that far.
-async fn note_messages(connection: &mut PgConnection, news: &[Arc<Record>]) -> Result<(), sqlx::Error> {
+/// Writes down the messages that somebody may want to be pushed: whom, is found once the read models are that far;
+/// how many.
+async fn note_messages(connection: &mut PgConnection, news: &[Arc<Record>]) -> Result<u64, sqlx::Error> {
     let oldest = OffsetDateTime::now_utc() - OLDEST_PUSH;
     let recent = news.iter().filter(|record| record.at > oldest);
     let messages: Vec<(&Record, &Message)> = recent.filter_map(|record| Some((&**record, message(record)?))).collect();
     if messages.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
-    sqlx::query(
+    let noted = sqlx::query(
         "INSERT INTO state.notifiable_messages \
                 (event_id, topic, shard, position, conversation_id, seq, message_id, sender_id, at) \
          SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::smallint[], $4::bigint[], $5::uuid[], $6::bigint[], \
@@ -113,7 +121,7 @@ async fn note_messages(connection: &mut PgConnection, news: &[Arc<Record>]) -> R
     .bind(messages.iter().map(|(record, _)| record.at).collect::<Vec<OffsetDateTime>>())
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(noted.rows_affected())
 }
 
 /// What was said, if that is what happened.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use platform::auth::Keyring;
 use platform::push::PushTarget;
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::outbox::Delivery;
@@ -31,7 +31,7 @@ struct Now {
 
 /// What is to be done with each of these pushes, as things stand now.
 pub(super) async fn look(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     keyring: &Keyring,
     pushes: &[Delivery],
 ) -> Result<HashMap<(Uuid, Uuid), Push>, sqlx::Error> {
@@ -58,7 +58,7 @@ pub(super) async fn look(
     .bind(pushes.iter().map(|push| push.user_id).collect::<Vec<_>>())
     .bind(pushes.iter().map(|push| push.conversation_id).collect::<Vec<_>>())
     .bind(pushes.iter().map(|push| push.seq).collect::<Vec<_>>())
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await?;
     let users: HashMap<(Uuid, Uuid), Option<Uuid>> =
         pushes.iter().map(|push| ((push.event_id, push.target_id), push.user_id)).collect();

@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use super::push::Told;
 
-/// Messages at once: conversations may have thousands of members.
-const AT_ONCE: i64 = 20;
+/// Messages at once, and their members together: conversations may have thousands of them.
+const AT_ONCE: i64 = 500;
+const MEMBERS: i64 = 20_000;
 
 /// A message of which nobody was told yet.
 #[derive(sqlx::FromRow)]
@@ -23,6 +24,8 @@ struct Said {
     message_id: Uuid,
     sender_id: Uuid,
     at: OffsetDateTime,
+    /// As far as it is known.
+    members: i64,
 }
 
 /// A subscription of a member, who may be away.
@@ -45,8 +48,11 @@ pub(super) async fn spread(
     max_age: Duration,
 ) -> Result<usize, sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    let messages: Vec<Said> = sqlx::query_as(
-        "SELECT event_id, conversation_id, seq, message_id, sender_id, at FROM state.notifiable_messages e \
+    let mut messages: Vec<Said> = sqlx::query_as(
+        "SELECT event_id, conversation_id, seq, message_id, sender_id, at, \
+                coalesce((SELECT c.member_count FROM read.conversations c \
+                           WHERE c.conversation_id = e.conversation_id), 0)::bigint AS members \
+           FROM state.notifiable_messages e \
           WHERE e.at < now() - $1 \
              OR EXISTS (SELECT FROM read.checkpoints c \
                          WHERE c.projection = 'conversations' AND c.topic = e.topic AND c.shard = e.shard \
@@ -60,6 +66,8 @@ pub(super) async fn spread(
     if messages.is_empty() {
         return Ok(0);
     }
+    let first = first_few(messages.iter().map(|message| message.members));
+    messages.truncate(first);
     let oldest = OffsetDateTime::now_utc() - max_age;
     let (recent, stale): (Vec<&Said>, Vec<&Said>) = messages.iter().partition(|message| message.at >= oldest);
     metrics::counter!("parlance_notifications_quiet_total", "reason" => "stale").increment(stale.len() as u64);
@@ -75,6 +83,15 @@ pub(super) async fn spread(
         .await?;
     transaction.commit().await?;
     Ok(messages.len())
+}
+
+/// How many messages have not too many members together: one at least.
+fn first_few(members: impl Iterator<Item = i64>) -> usize {
+    let sums = members.scan(0_i64, |sum, members| {
+        *sum = sum.saturating_add(members);
+        Some(*sum)
+    });
+    sums.take_while(|sum| *sum <= MEMBERS).count().max(1)
 }
 
 /// The subscriptions of those who were members then and still are, without the sender.
@@ -159,4 +176,37 @@ async fn write(
     .execute(connection)
     .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use platform::live::InProcessLive;
+    use testkit::Database;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn many_messages_are_taken_at_once() {
+        let database = Database::new().await;
+        sqlx::query(
+            "INSERT INTO state.notifiable_messages \
+             SELECT gen_random_uuid(), 1, 0, n, gen_random_uuid(), n, gen_random_uuid(), gen_random_uuid(), \
+                    now() - interval '1 hour' \
+               FROM generate_series(1, 600) AS n",
+        )
+        .execute(database.pool())
+        .await
+        .unwrap();
+        let (live, max_age) = (InProcessLive::default(), Duration::from_mins(1));
+        for expected in [500, 100, 0] {
+            assert_eq!(spread(database.pool(), &live, Duration::ZERO, max_age).await.unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn few_are_taken_of_large_conversations_but_one_always() {
+        assert_eq!(first_few([2; 500].into_iter()), 500);
+        assert_eq!(first_few([5_000; 500].into_iter()), 4);
+        assert_eq!(first_few([50_000, 1].into_iter()), 1);
+    }
 }

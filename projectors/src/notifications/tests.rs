@@ -114,12 +114,13 @@ impl Scene {
         sqlx::query(
             "INSERT INTO state.push_subscriptions \
                     (user_id, subscription_id, session_id, sealed, endpoint_hash, service, expires_at) \
-             VALUES ($1, $2, $2, $3, $4, 'x', now() + interval '1 day')",
+             VALUES ($1, $2, $2, $3, $4, $5, now() + interval '1 day')",
         )
         .bind(user)
         .bind(id)
         .bind(target.seal(&self.keyring, user, id))
         .bind(&target.endpoint_hash()[..])
+        .bind(target.service())
         .execute(self.database.pool())
         .await
         .unwrap();
@@ -467,4 +468,95 @@ async fn a_push_service_that_hangs_holds_up_no_other_user() {
     }
     eventually("she is told all", BOUND, async || scene.read_by(&cleos).len() == 10).await;
     assert!(tarpit.pushed().len() <= 16, "{}", tarpit.pushed().len());
+}
+
+#[tokio::test]
+async fn many_whose_push_service_never_answers_hold_up_neither_others_nor_webhooks() {
+    let scene = Scene::new().await;
+    let tarpit = PushService::start().await.unwrap();
+    tarpit.behave(Manner::Hangs);
+    let crowd: Vec<Uuid> = (100..140).map(Uuid::from_u128).collect();
+    for (user, number) in crowd.iter().zip(200..) {
+        scene.browser_at(&tarpit, *user, number).await;
+    }
+    let mut room = Room::new(6);
+    let members: Vec<(Uuid, Role)> = crowd.iter().map(|user| (*user, Role::Member)).collect();
+    scene.append(room.created(&[&[(ann(), Role::Owner)], &members[..]].concat())).await;
+    for _ in 0..4 {
+        scene.append(room.said(ann())).await;
+    }
+    eventually("they hang", BOUND, async || tarpit.pushed().len() >= 32).await;
+    let cleos = scene.browser(cleo(), 13).await;
+    let mut room = scene.room(5).await;
+    scene.webhook(&["message.sent"]).await;
+    scene.append(room.said(ann())).await;
+    // Before the first of those that hang is given up.
+    let told = async || scene.read_by(&cleos).len() == 1 && scene.hook.told().len() == 1;
+    eventually("she is told, and the webhook", Duration::from_secs(8), told).await;
+    assert_eq!(tarpit.pushed().len(), 32);
+}
+
+/// Deliveries of so many events for each webhook there is, all at once.
+const FOR_EACH_WEBHOOK: &str = "INSERT INTO state.deliveries (event_id, target_id, kind, event_type, body, at, due_at) \
+    SELECT gen_random_uuid(), webhook_id, 'webhook', 'user.registered', '{}', now(), now() \
+      FROM state.webhooks, generate_series(1, $1)";
+
+#[tokio::test]
+async fn a_webhook_whose_secret_cannot_be_opened_is_named_and_holds_up_no_other() {
+    let scene = Scene::new().await;
+    let pool = scene.database.pool();
+    let (other, _) = scene.webhook(&["user.registered"]).await;
+    sqlx::query("UPDATE state.webhooks SET secret = '\\x00'").execute(pool).await.unwrap();
+    let (id, _) = scene.webhook(&["user.registered"]).await;
+    let found = webhooks::receivers(pool, &scene.keyring).await.unwrap();
+    assert_eq!((found.all.into_keys().collect(), found.unreadable), (vec![id], vec![other]));
+    scene.append(registered(8, "gus")).await;
+    eventually("the one that can be is told", BOUND, async || scene.hook.told().len() == 1).await;
+    assert!(webhooks::list(pool).await.unwrap().iter().any(|hook| hook.webhook_id == other && hook.waiting == 1));
+}
+
+#[tokio::test]
+async fn however_many_webhooks_there_are_only_so_many_deliveries_are_under_way() {
+    let scene = Scene::new().await;
+    scene.hook.behave(Manner::Hangs);
+    for _ in 0..12 {
+        scene.webhook(&["user.registered"]).await;
+    }
+    sqlx::query(FOR_EACH_WEBHOOK).bind(4).execute(scene.database.pool()).await.unwrap();
+    eventually("all slots are taken", BOUND, async || scene.hook.told().len() >= 32).await;
+    let claimed = "SELECT count(*) FROM state.deliveries WHERE attempts > 0";
+    assert_eq!(scene.number(claimed).await, 32);
+    let of_each = "SELECT count(DISTINCT target_id) FROM state.deliveries WHERE attempts > 0";
+    assert_eq!(scene.number(of_each).await, 12);
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_costs_what_was_claimed_no_try() {
+    let scene = Scene::new().await;
+    scene.webhook(&["user.registered"]).await;
+    let bens = scene.browser(ben(), 12).await;
+    let mut room = scene.room(5).await;
+    scene.append(room.said(ann())).await;
+    scene.settled().await;
+    let pool = scene.database.pool();
+    let mut broken = pool.begin().await.unwrap();
+    sqlx::query("ALTER TABLE read.timeline RENAME TO elsewhere").execute(&mut *broken).await.unwrap();
+    sqlx::query(FOR_EACH_WEBHOOK).bind(10).execute(&mut *broken).await.unwrap();
+    sqlx::query(
+        "INSERT INTO state.deliveries \
+                (event_id, target_id, kind, event_type, body, user_id, conversation_id, seq, at, due_at) \
+         SELECT gen_random_uuid(), target_id, 'push', 'message.sent', $1, user_id, $2, 2, now(), now() \
+           FROM state.push_subscriptions",
+    )
+    .bind(&scene.pushes.pushed()[0].message)
+    .bind(room.id)
+    .execute(&mut *broken)
+    .await
+    .unwrap();
+    broken.commit().await.unwrap();
+    eventually("the webhook is told", BOUND, async || scene.hook.told().len() == 10).await;
+    assert_eq!(scene.number("SELECT count(*) FROM state.deliveries WHERE attempts > 0").await, 0);
+    sqlx::query("ALTER TABLE read.elsewhere RENAME TO timeline").execute(pool).await.unwrap();
+    scene.settled().await;
+    assert_eq!(scene.read_by(&bens), [2, 2]);
 }

@@ -172,7 +172,8 @@ pub async fn remove(pool: &PgPool, webhook_id: Uuid) -> Result<bool, sqlx::Error
     Ok(removed.rows_affected() > 0)
 }
 
-/// Switches one on or off; whether there is one. What happens while it is off it is never told; what waits goes on waiting.
+/// Switches one on or off; whether there is one. What happens while it is off it is never told; what waits goes on
+/// waiting, until it is too old.
 pub async fn set_enabled(pool: &PgPool, webhook_id: Uuid, enabled: bool) -> Result<bool, sqlx::Error> {
     let set = sqlx::query("UPDATE state.webhooks SET enabled = $2 WHERE webhook_id = $1")
         .bind(webhook_id)
@@ -211,15 +212,25 @@ pub async fn retry(pool: &PgPool, id: Option<Uuid>) -> Result<u64, sqlx::Error> 
     Ok(again.rows_affected())
 }
 
-/// Those that are switched on and whose secrets can be opened.
-pub(super) async fn receivers(pool: &PgPool, keyring: &Keyring) -> Result<HashMap<Uuid, Arc<Receiver>>, sqlx::Error> {
+/// Those that are switched on.
+pub(super) struct Receivers {
+    /// Those whose secrets can be opened.
+    pub(super) all: HashMap<Uuid, Arc<Receiver>>,
+    /// The others: sealed by another master key, they can be told nothing.
+    pub(super) unreadable: Vec<Uuid>,
+}
+
+pub(super) async fn receivers(pool: &PgPool, keyring: &Keyring) -> Result<Receivers, sqlx::Error> {
     let rows: Vec<(Uuid, String, Vec<u8>)> =
         sqlx::query_as("SELECT webhook_id, url, secret FROM state.webhooks WHERE enabled").fetch_all(pool).await?;
-    let receivers = rows.into_iter().filter_map(|(id, url, sealed)| {
-        let secret = keyring.unseal(&sealed, &belongs_to(id))?;
-        Some((id, Arc::new(Receiver { url, secret })))
-    });
-    Ok(receivers.collect())
+    let mut receivers = Receivers { all: HashMap::new(), unreadable: Vec::new() };
+    for (id, url, sealed) in rows {
+        match keyring.unseal(&sealed, &belongs_to(id)) {
+            Some(secret) => drop(receivers.all.insert(id, Arc::new(Receiver { url, secret }))),
+            None => receivers.unreadable.push(id),
+        }
+    }
+    Ok(receivers)
 }
 
 /// Removes a browser that is no more, and what it was to be told.

@@ -1,9 +1,10 @@
 //! Sends what is written down: in every process that projects, some at a time, none of them twice at once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use platform::auth::Keyring;
 use platform::config::NotificationSettings;
 use platform::live::LiveBus;
@@ -11,26 +12,29 @@ use reqwest::Url;
 use serde_json::Value;
 use sqlx::PgPool;
 use time::OffsetDateTime;
-use tokio::task::{Id, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::call::Caller;
-use super::outbox::{self, Delivery};
+use super::flight::{Bounds, Flight};
+use super::once::Once;
+use super::outbox::{self, Delivery, Room};
 use super::outcome::{Outcome, wait};
+use super::overflow::{self, MOST, Overflow};
+use super::pace::{Pace, news};
 use super::quiet::{self, Push};
 use super::spread::spread;
-use super::webhooks::{self, Receiver};
+use super::webhooks::{self, Receiver, Receivers};
 use super::{push, webhook};
 use crate::backoff::Backoff;
 
-/// How often is looked for what is due, while nothing is.
-const PACE: Duration = Duration::from_millis(200);
-/// Deliveries of a process under way.
-const AT_ONCE: usize = 32;
-/// Of these, at most so many to one webhook, or to one user's browsers: one that hangs holds up no other.
-const TO_ONE: usize = 4;
+/// Deliveries of a process under way, of webhooks and of pushes by themselves: whoever runs Parlance names the webhooks,
+/// and anybody the endpoints of browsers. One webhook or user that hangs holds up no other, but many together may.
+const WEBHOOKS: Bounds = Bounds { all: 32, owner: 4 };
+const PUSHES: Bounds = Bounds { all: 128, owner: 4 };
+/// Pushes under way to one origin: those who all name one that never answers leave room for the others.
+const TO_ONE_SERVICE: usize = 32;
 /// How long deliveries under way are waited for at the end; others take them up later.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How often what waits is counted, and what is old removed.
@@ -60,16 +64,17 @@ pub fn deliver(parts: Parts, shutdown: CancellationToken) -> reqwest::Result<imp
     let courier = Arc::new(Courier {
         to_webhooks: Caller::new(true)?,
         to_browsers: Caller::new(parts.settings.anywhere)?,
+        unreadable: Mutex::default(),
         parts,
     });
     Ok(async move {
-        let mut flight = Flight::default();
+        let mut flights = Flights { webhooks: Flight::new(WEBHOOKS), pushes: Flight::new(PUSHES) };
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = courier.keep_on(&mut flight) => {}
+            () = courier.keep_on(&mut flights) => {}
             () = courier.keep_house() => {}
         }
-        if timeout(FAREWELL, flight.land()).await.is_err() {
+        if timeout(FAREWELL, flights.land()).await.is_err() {
             tracing::info!("deliveries under way are left to whoever takes them up");
         }
     })
@@ -79,61 +84,44 @@ struct Courier {
     parts: Parts,
     to_webhooks: Caller,
     to_browsers: Caller,
+    /// The webhooks whose secrets cannot be opened.
+    unreadable: Mutex<Once>,
 }
 
-/// Deliveries under way, and whose they are.
-#[derive(Default)]
-struct Flight {
-    tasks: JoinSet<()>,
-    owners: HashMap<Id, Uuid>,
+/// What is under way.
+struct Flights {
+    webhooks: Flight,
+    pushes: Flight,
 }
 
-impl Flight {
-    fn begin(&mut self, owner: Uuid, delivery: impl Future<Output = ()> + Send + 'static) {
-        let handle = self.tasks.spawn(delivery);
-        self.owners.insert(handle.id(), owner);
-    }
-
-    fn room(&self) -> usize {
-        AT_ONCE.saturating_sub(self.tasks.len())
-    }
-
-    fn room_for(&self, owner: Uuid) -> usize {
-        TO_ONE.saturating_sub(self.owners.values().filter(|other| **other == owner).count()).min(self.room())
-    }
-
-    /// Those who have as much under way as they may.
-    fn busy(&self) -> Vec<Uuid> {
-        let owners: HashSet<Uuid> = self.owners.values().copied().collect();
-        owners.into_iter().filter(|owner| self.room_for(*owner) == 0).collect()
-    }
-
-    /// Waits until one has ended, and takes note of all that have; for ever while none is under way.
+impl Flights {
     async fn landed(&mut self) {
-        let Some(first) = self.tasks.join_next_with_id().await else { return std::future::pending().await };
-        let mut ended = Some(first);
-        while let Some(result) = ended {
-            let id = result.map_or_else(|error| error.id(), |(id, ())| id);
-            self.owners.remove(&id);
-            ended = self.tasks.try_join_next_with_id();
+        tokio::select! {
+            () = self.webhooks.landed() => {}
+            () = self.pushes.landed() => {}
         }
     }
 
     async fn land(&mut self) {
-        while self.tasks.join_next().await.is_some() {}
+        tokio::join!(self.webhooks.land(), self.pushes.land());
     }
 }
 
 impl Courier {
-    async fn keep_on(self: &Arc<Self>, flight: &mut Flight) {
-        let mut backoff = Backoff::default();
+    async fn keep_on(self: &Arc<Self>, flights: &mut Flights) {
+        let (mut backoff, mut pace) = (Backoff::default(), Pace::new(self.parts.settings.delay));
         loop {
-            let pause = match self.round(flight).await {
+            let news = news();
+            let pause = match self.round(flights).await {
                 Ok(found) => {
                     if backoff.succeeded() {
                         tracing::info!("notifications go on");
                     }
-                    if found && flight.room() > 0 { Duration::ZERO } else { PACE }
+                    if found {
+                        pace.quicken();
+                    }
+                    // Not without a look at what has landed.
+                    if found { Duration::ZERO } else { pace.pause() }
                 }
                 Err(error) => {
                     let (wait, error): (_, &dyn std::error::Error) = (backoff.failed(), &error);
@@ -143,42 +131,79 @@ impl Courier {
             };
             tokio::select! {
                 () = sleep(pause) => {}
-                () = flight.landed() => {}
+                () = flights.landed() => {}
+                () = news => pace.quicken(),
             }
         }
     }
 
-    /// Finds who is to be told, and begins what is due; whether there was anything.
-    async fn round(self: &Arc<Self>, flight: &mut Flight) -> Result<bool, sqlx::Error> {
-        let Parts { pool, live, keyring, settings, .. } = &self.parts;
+    /// Finds who is to be told, and begins what is due; whether there was anything. What is claimed is begun before
+    /// anything else is asked for: it has lost a try by then.
+    async fn round(self: &Arc<Self>, flights: &mut Flights) -> Result<bool, sqlx::Error> {
+        let Parts { pool, live, settings, .. } = &self.parts;
+        let webhooks = self.begin_webhooks(&mut flights.webhooks).await?;
         let spread = spread(pool, &**live, settings.delay, settings.max_age).await?;
-        let receivers: HashMap<Uuid, Arc<Receiver>> = webhooks::receivers(pool, keyring).await?;
-        let rooms: Vec<(Uuid, i32)> = receivers
-            .keys()
-            .map(|id| (*id, i32::try_from(flight.room_for(*id)).unwrap_or(i32::MAX)))
-            .filter(|(_, room)| *room > 0)
-            .collect();
-        let mut due = if rooms.is_empty() { Vec::new() } else { outbox::claim_webhooks(pool, &rooms).await? };
-        let room = i64::try_from(flight.room().saturating_sub(due.len())).unwrap_or(i64::MAX);
-        let to_one = i64::try_from(TO_ONE).unwrap_or(i64::MAX);
-        let pushes =
-            if room > 0 { outbox::claim_pushes(pool, room, to_one, &flight.busy()).await? } else { Vec::new() };
-        let mut looked = quiet::look(pool, keyring, &pushes).await?;
-        let found = spread > 0 || !due.is_empty() || !pushes.is_empty();
-        for delivery in due.drain(..) {
-            // Removed or switched off since: the rest goes with it, or waits.
+        let pushes = self.begin_pushes(&mut flights.pushes).await?;
+        Ok(webhooks || spread > 0 || pushes)
+    }
+
+    async fn begin_webhooks(self: &Arc<Self>, flight: &mut Flight) -> Result<bool, sqlx::Error> {
+        if flight.room() == 0 {
+            return Ok(false);
+        }
+        let Parts { pool, keyring, .. } = &self.parts;
+        let Receivers { all: receivers, unreadable } = webhooks::receivers(pool, keyring).await?;
+        self.say_unreadable(&unreadable);
+        let rooms: Vec<(Uuid, usize)> =
+            receivers.keys().map(|id| (*id, flight.room_for(*id))).filter(|(_, room)| *room > 0).collect();
+        if rooms.is_empty() {
+            return Ok(false);
+        }
+        let due = outbox::claim_webhooks(pool, flight.room(), &rooms).await?;
+        let found = !due.is_empty();
+        for delivery in due {
+            // Claimed for those who are asked for.
             let Some(receiver) = receivers.get(&delivery.target_id).cloned() else { continue };
             let courier = Arc::clone(self);
-            flight.begin(delivery.owner(), async move {
+            flight.begin(delivery.place(), async move {
                 let outcome = courier.tell(&receiver, &delivery).await;
                 courier.finish(&delivery, outcome).await;
             });
         }
+        Ok(found)
+    }
+
+    fn say_unreadable(&self, unreadable: &[Uuid]) {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        metrics::gauge!("parlance_webhooks_unreadable").set(unreadable.len() as f64);
+        for webhook in self.unreadable.lock().news(unreadable) {
+            tracing::warn!(%webhook, "the secret of webhook {webhook} cannot be opened, and it is told nothing");
+        }
+    }
+
+    async fn begin_pushes(self: &Arc<Self>, flight: &mut Flight) -> Result<bool, sqlx::Error> {
+        if flight.room() == 0 {
+            return Ok(false);
+        }
+        let room = Room {
+            all: flight.room(),
+            user: PUSHES.owner,
+            service: TO_ONE_SERVICE,
+            users: flight.owners(),
+            services: flight.services().into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+        };
+        let Parts { pool, keyring, .. } = &self.parts;
+        // Together: what cannot be looked at has not lost a try.
+        let mut transaction = pool.begin().await?;
+        let pushes = outbox::claim_pushes(&mut transaction, &room).await?;
+        let mut looked = quiet::look(&mut transaction, keyring, &pushes).await?;
+        transaction.commit().await?;
+        let found = !pushes.is_empty();
         for delivery in pushes {
             let push = looked.remove(&(delivery.event_id, delivery.target_id));
             let push = push.unwrap_or(Push::Quiet("unsubscribed"));
             let courier = Arc::clone(self);
-            flight.begin(delivery.owner(), async move {
+            flight.begin(delivery.place(), async move {
                 let outcome = courier.push(push, &delivery).await;
                 courier.finish(&delivery, outcome).await;
             });
@@ -261,10 +286,11 @@ impl Courier {
         Ok(())
     }
 
-    /// Counts what waits, and now and then removes what is old.
+    /// Counts what waits, keeps it within bounds, and now and then removes what is old.
     async fn keep_house(&self) {
         let mut pace = interval(COUNT);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut too_much = HashSet::new();
         for round in 0_u32.. {
             pace.tick().await;
             let pool = &self.parts.pool;
@@ -273,6 +299,7 @@ impl Courier {
                     #[expect(clippy::cast_precision_loss, reason = "a gauge")]
                     metrics::gauge!("parlance_notifications_waiting", "kind" => kind).set(count as f64);
                 }
+                self.trim(&mut too_much).await?;
                 if round.is_multiple_of(COUNTS_A_SWEEP) { outbox::sweep(pool).await } else { Ok(()) }
             };
             if let Err(error) = kept.await {
@@ -281,12 +308,26 @@ impl Courier {
             }
         }
     }
+
+    /// Says of each webhook but once that it is over its bounds: where little comes, it is so now and then.
+    async fn trim(&self, told: &mut HashSet<Uuid>) -> Result<(), sqlx::Error> {
+        for Overflow { webhook, given_up, lost } in overflow::trim(&self.parts.pool, &MOST).await? {
+            metrics::counter!("parlance_notifications_dead_total", "kind" => "webhook").increment(given_up);
+            metrics::counter!("parlance_notifications_lost_total").increment(lost);
+            if told.insert(webhook) {
+                tracing::warn!(%webhook, "more waits for webhook {webhook} than may: the oldest is given up");
+            }
+        }
+        Ok(())
+    }
 }
 
 fn describe_metrics() {
     metrics::describe_counter!("parlance_notifications_sent_total", "Pushes and deliveries that were taken.");
     metrics::describe_counter!("parlance_notifications_failed_total", "Tries that are repeated.");
     metrics::describe_counter!("parlance_notifications_dead_total", "Pushes and deliveries that were given up.");
+    metrics::describe_counter!("parlance_notifications_lost_total", "Dead letters that were too many of a webhook.");
+    metrics::describe_gauge!("parlance_webhooks_unreadable", "Webhooks whose secrets cannot be opened.");
     metrics::describe_counter!("parlance_notifications_quiet_total", "Pushes that were not sent, by reason.");
     metrics::describe_gauge!("parlance_notifications_waiting", "What waits to be sent, up to 100,000 of a kind.");
     metrics::describe_histogram!("parlance_notification_seconds", "From an event to its being taken.");

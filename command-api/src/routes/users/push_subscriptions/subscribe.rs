@@ -73,9 +73,14 @@ pub(crate) async fn subscribe(
 
     let user_id = caller.user_id;
     let mut transaction = service.inner.parts.pool.begin().await?;
-    // One after the other, so that they count each other.
+    // One after the other, so that they count each other, and one browser is not taken by two users at once. In this order
+    // nobody waits for who waits for them.
     sqlx::query("SELECT pg_advisory_xact_lock(hashtext('parlance push'), hashtext($1::text))")
         .bind(user_id)
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtext('parlance push endpoint'), hashtext(encode($1, 'hex')))")
+        .bind(&target.endpoint_hash()[..])
         .execute(&mut *transaction)
         .await?;
     let row: Option<Row> = sqlx::query_as(PUT)
@@ -89,10 +94,12 @@ pub(crate) async fn subscribe(
         .bind(MOST)
         .fetch_optional(&mut *transaction)
         .await?;
-    transaction.commit().await?;
+    // What is refused takes nothing from anybody either.
     if let Some(row) = row {
+        transaction.commit().await?;
         return Ok(Json(shown(row, caller.session_id)));
     }
+    transaction.rollback().await?;
     service.authenticator().still_good(&caller)?;
     Err(Problem::conflict(format!("{MOST} push subscriptions are the most that one can have")))
 }
@@ -116,6 +123,7 @@ fn pointer(error: TargetError) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use futures::future::join_all;
     use serde_json::{Value, json};
     use uuid::Uuid;
 
@@ -202,6 +210,37 @@ mod tests {
         put(&api, &ann, Uuid::now_v7(), subscription("https://push.example.net/1")).await.ok();
         put(&api, &ben, Uuid::now_v7(), subscription("https://push.example.net/1")).await.ok();
         assert_eq!(kept(&api).await, [(ben.user_id, ben.session_id)]);
+    }
+
+    #[tokio::test]
+    async fn a_browser_that_many_register_at_once_belongs_to_one() {
+        let api = Api::new().await;
+        let mut users = Vec::new();
+        for number in 0..6 {
+            users.push(api.user(&format!("user{number}")).await);
+        }
+        for round in 0..20 {
+            let endpoint = format!("https://push.example.net/{round}");
+            let puts = users.iter().map(|user| put(&api, user, Uuid::from_u128(1), subscription(&endpoint)));
+            for answer in join_all(puts).await {
+                answer.ok();
+            }
+            assert_eq!(kept(&api).await.len(), 1, "{round}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_takes_a_browser_from_nobody() {
+        let api = Api::new().await;
+        let (ann, ben) = (api.user("ann").await, api.user("ben").await);
+        for number in 0..MOST {
+            let of_ann = subscription(&format!("https://push.example.net/{number}"));
+            put(&api, &ann, Uuid::now_v7(), of_ann).await.ok();
+        }
+        let of_ben = subscription("https://push.example.net/ben");
+        put(&api, &ben, Uuid::now_v7(), of_ben.clone()).await.ok();
+        put(&api, &ann, Uuid::now_v7(), of_ben).await.is(409);
+        assert!(kept(&api).await.contains(&(ben.user_id, ben.session_id)));
     }
 
     #[tokio::test]
