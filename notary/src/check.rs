@@ -74,6 +74,14 @@ pub struct Finding {
     pub position: Option<String>,
     /// What is wrong with it.
     pub detail: String,
+    /// Whether nothing is known to be wrong, but that it was signed by a key that is not known here.
+    pub key_unknown: bool,
+}
+
+impl Finding {
+    pub(crate) fn new(position: Option<String>, detail: String) -> Self {
+        Self { position, detail, key_unknown: false }
+    }
 }
 
 /// What was found.
@@ -120,7 +128,7 @@ pub async fn check(log: &Log, sources: Sources, keys: &[PublicKey]) -> Result<Ch
         let signed = wrong.remove(&place).flatten();
         let fault = shard.fault.map(|fault| {
             let at = fault.position();
-            (at, Finding { position: Some(position(place, at.max(1))), detail: fault.to_string() })
+            (at, Finding::new(Some(position(place, at.max(1))), fault.to_string()))
         });
         let first = [signed, fault].into_iter().flatten().min_by_key(|(at, _)| *at);
         findings.extend(first.map(|(_, finding)| finding));
@@ -128,7 +136,7 @@ pub async fn check(log: &Log, sources: Sources, keys: &[PublicKey]) -> Result<Ch
     findings.extend(wrong.into_values().flatten().map(|(_, finding)| finding));
     if verification.strays > 0 {
         let detail = format!("{} rows belong to no shard of this log", verification.strays);
-        findings.push(Finding { position: None, detail });
+        findings.push(Finding::new(None, detail));
     }
     let statements = last.map_or(0, |last| last.number);
     Ok(Checked { log: verification, statements, places, findings })
@@ -167,7 +175,7 @@ async fn name_first(
             let Some((at, gone)) = first_other(log, *place, head).await? else { continue };
             let what = if gone { "is gone, and was signed" } else { "is not what was signed" };
             let detail = format!("{what} in statement {} of {}", statement.number, Display(statement.at));
-            *first = Some((at, Finding { position: Some(position(*place, at)), detail }));
+            *first = Some((at, Finding::new(Some(position(*place, at)), detail)));
         }
         if wrong.values().all(Option::is_some) {
             return Ok(());

@@ -66,12 +66,12 @@ impl<'a> Walk<'a> {
             match (line, truth) {
                 (Some(line), Some((truth, _))) if line == truth => at.count += 1,
                 (Some(line), _) => {
-                    let why = match tried.iter().find(|(other, _)| *other == line) {
-                        Some((_, Err(broken))) => broken.to_string(),
-                        _ => "another was signed".to_owned(),
-                    };
+                    let broken =
+                        tried.iter().find(|(other, _)| *other == line).and_then(|(_, tried)| tried.as_ref().err());
+                    let why = broken.map_or_else(|| "another was signed".to_owned(), Broken::to_string);
                     let detail = format!("begins what statement {number} says, which {} does not have: {why}", at.name);
-                    at.finding = Some(Finding { position: begins.clone(), detail });
+                    let key_unknown = broken == Some(&Broken::Unknown);
+                    at.finding = Some(Finding { position: begins.clone(), detail, key_unknown });
                 }
                 (None, Some(_)) if at.lacks.is_none() => at.lacks.clone_from(&begins),
                 (None, _) => {}
@@ -115,7 +115,7 @@ impl<'a> Walk<'a> {
                 let first = at.count + 1;
                 let detail =
                     format!("begins what statement {first} says, which {} does not have: it ends before it", at.name);
-                findings.push(Finding { position: at.lacks.clone(), detail });
+                findings.push(Finding::new(at.lacks.clone(), detail));
             }
         }
         (self.places.into_iter().map(|at| (at.name, at.count)).collect(), findings)
