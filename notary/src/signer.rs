@@ -249,7 +249,10 @@ impl Notary {
         let mut last = None;
         if number > 0 {
             let line = self.table.line(number).await?.unwrap_or_default();
-            last = Some(Statement::read(&line, &self.trusted).map_err(|broken| Alarm::Statement(number, broken))?);
+            let read = Statement::read(&line, &self.trusted);
+            // One that stands under another's number would be followed by what is there already.
+            let read = read.and_then(|read| if read.number == number { Ok(read) } else { Err(Broken::Order) });
+            last = Some(read.map_err(|broken| Alarm::Statement(number, broken))?);
         }
         for outside in &mut self.outside {
             outside.reached = None;

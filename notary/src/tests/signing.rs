@@ -107,6 +107,23 @@ async fn nothing_is_signed_behind_statements_that_were_taken_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_statement_under_another_number_is_an_alarm() {
+    let world = World::new().await;
+    world.signed(&[5, 5, 5]).await;
+    world
+        .sql("UPDATE state.audit_heads SET statement = (SELECT statement FROM state.audit_heads WHERE number = 2) WHERE number = 3".to_owned())
+        .await;
+    world.happen(1).await;
+    // Without a file that would contradict it.
+    let options = Options { look: Duration::from_millis(10), ..Options::default() };
+    let signer = world.sign_as(true, options, "other.jsonl");
+    let told = "statement 3 of the database cannot be trusted: it does not follow the statement before it";
+    eventually("it says so", BOUND, async || signer.status.check() == Err(told.to_owned())).await;
+    signer.stop().await;
+    assert_eq!(world.statements().await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_topic_has_what_the_table_has_however_often_it_was_written() {
     let world = World::new().await;
     let broker = testkit::kafka::Broker::shared().await;
