@@ -25,9 +25,6 @@ pub(crate) const SEAT: Part = (Topic::Users, 0);
 const OUTSIDE: Duration = Duration::from_secs(10);
 /// How long signing what is left may take at the end.
 const LEAVE: Duration = Duration::from_secs(1);
-/// The pause after something failed or was found wrong.
-const PAUSE: Duration = Duration::from_secs(10);
-
 /// When is signed.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -39,11 +36,19 @@ pub struct Options {
     pub look: Duration,
     /// How many events a statement signs at most.
     pub most: u64,
+    /// The pause after something failed or was found wrong.
+    pub rest: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { events: 1_000, age: Duration::from_secs(10), look: Duration::from_millis(250), most: 10_000 }
+        Self {
+            events: 1_000,
+            age: Duration::from_secs(10),
+            look: Duration::from_millis(250),
+            most: 10_000,
+            rest: Duration::from_secs(10),
+        }
     }
 }
 
@@ -214,7 +219,7 @@ impl Notary {
                 }
             }
             told = Some(text);
-            stop.run_until_cancelled(sleep(PAUSE)).await;
+            stop.run_until_cancelled(sleep(self.options.rest)).await;
         }
         let leads = held.borrow().has(SEAT.0, SEAT.1);
         if leads && timeout(LEAVE, self.sign(true)).await.is_err() {
@@ -233,8 +238,8 @@ impl Notary {
             due = true;
         }
         let number = self.last.as_ref().map_or(0, |last| last.number);
+        self.write_outside(true).await?;
         metrics::gauge!("parlance_audit_alarm").set(0);
-        self.write_outside(true).await;
         let away = self.outside.iter().find(|outside| outside.rests.is_some());
         self.status.set(match away {
             None => Ok(format!("signs; {number} statements")),
@@ -254,14 +259,15 @@ impl Notary {
             let read = read.and_then(|read| if read.number == number { Ok(read) } else { Err(Broken::Order) });
             last = Some(read.map_err(|broken| Alarm::Statement(number, broken))?);
         }
+        let rest = self.options.rest;
         for outside in &mut self.outside {
             outside.reached = None;
             match timeout(OUTSIDE, outside.find(&self.table, &self.trusted)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(Trouble::Ledger(error))) if error.is_held() => {}
-                Ok(Err(Trouble::Ledger(error))) if outside.shared => outside.fails(Some(&error)),
+                Ok(Err(Trouble::Ledger(error))) if outside.shared => outside.fails(Some(&error), rest),
                 Ok(Err(trouble)) => return Err(trouble),
-                Err(_) => outside.fails(None),
+                Err(_) => outside.fails(None, rest),
             }
         }
         self.last = last;
@@ -314,7 +320,7 @@ impl Notary {
         metrics::counter!("parlance_audit_signed_events_total").increment(signed);
         self.last = Some(statement);
         self.signed_at = Some(Instant::now());
-        self.write_outside(false).await;
+        self.write_outside(false).await?;
         Ok(signed < added)
     }
 
@@ -327,14 +333,14 @@ impl Notary {
                 found => found?,
             }
         }
-        self.write_outside(false).await;
+        self.write_outside(false).await?;
         self.status.set(Ok("another process signs".to_owned()));
         Ok(())
     }
 
-    /// Adds what places outside lack. One that does not answer gets it later.
-    async fn write_outside(&mut self, shared: bool) {
-        let now = Instant::now();
+    /// Adds what places outside lack. One that does not answer gets it later; one that contradicts is no such.
+    async fn write_outside(&mut self, shared: bool) -> Result<(), Trouble> {
+        let (now, rest) = (Instant::now(), self.options.rest);
         for outside in &mut self.outside {
             if (outside.shared && !shared) || outside.rests.is_some_and(|until| now < until) {
                 continue;
@@ -342,10 +348,12 @@ impl Notary {
             match timeout(OUTSIDE, outside.catch_up(&self.table, &self.trusted)).await {
                 Ok(Ok(())) => outside.works(),
                 Ok(Err(Trouble::Ledger(error))) if error.is_held() => outside.works(),
-                Ok(Err(error)) => outside.fails(Some(&error)),
-                Err(_) => outside.fails(None),
+                Ok(Err(Trouble::Alarm(alarm))) => return Err(alarm.into()),
+                Ok(Err(error)) => outside.fails(Some(&error), rest),
+                Err(_) => outside.fails(None, rest),
             }
         }
+        Ok(())
     }
 }
 
@@ -397,9 +405,9 @@ impl Outside {
         }
     }
 
-    fn fails(&mut self, error: Option<&(dyn std::error::Error + 'static)>) {
+    fn fails(&mut self, error: Option<&(dyn std::error::Error + 'static)>, rest: Duration) {
         self.reached = None;
-        if self.rests.replace(Instant::now() + PAUSE).is_none() {
+        if self.rests.replace(Instant::now() + rest).is_none() {
             tracing::warn!(error, "signed heads are not kept in {} for now", self.ledger.name());
         }
     }

@@ -1,13 +1,23 @@
 //! When is signed, and by whom.
 
+use super::place::{Answers, Place};
 use super::*;
 use crate::{Ledger, TopicLedger};
+
+/// Looks often, and tries again soon.
+const SOON: Options = Options {
+    events: 1_000,
+    age: Duration::from_secs(10),
+    look: Duration::from_millis(10),
+    most: 10_000,
+    rest: Duration::from_millis(50),
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_added_is_signed_after_so_many_events_or_so_long() {
     let world = World::new().await;
     let never = Duration::from_hours(1);
-    let options = Options { events: 10, age: never, look: Duration::from_millis(10), most: 7 };
+    let options = Options { events: 10, age: never, look: Duration::from_millis(10), most: 7, ..Options::default() };
     world.happen(20).await;
     let signer = world.sign_as(true, options, "heads.jsonl");
     // What waited is signed at once, in statements of a bound.
@@ -63,7 +73,17 @@ async fn nothing_is_signed_over_a_rewrite() {
     world.sql(format!("UPDATE log.shards SET chain = sha256(chain) WHERE {me}")).await;
     world.start_again().await;
     let signer = world.sign(true);
-    world.happen(12).await;
+    eventually("something is linked to it", BOUND, async || {
+        world.happen(4).await;
+        world
+            .log()
+            .heads()
+            .await
+            .unwrap()
+            .iter()
+            .any(|now| (now.topic, now.shard) == (shard.topic, shard.shard) && now.head > shard.head)
+    })
+    .await;
     eventually("it refuses", BOUND, async || signer.status.check().is_err()).await;
     let place = format!("parlance.conversations.v1/{}:{}", shard.shard, shard.head + 1);
     let told = signer.status.check().unwrap_err();
@@ -124,22 +144,48 @@ async fn a_statement_under_another_number_is_an_alarm() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_place_that_was_away_and_contradicts_is_an_alarm() {
+    let world = World::new().await;
+    world.signed(&[5, 5]).await;
+    let kept = world.lines().await;
+    world.happen(1).await;
+    for (kept, told) in [
+        (kept.clone(), "statement 2 is another in a place than in the database"),
+        (vec![kept[0].clone(), "{}".to_owned()], "the last line of a place cannot be trusted: it is no statement"),
+    ] {
+        world.sql("DELETE FROM state.audit_heads WHERE number = 2".to_owned()).await;
+        let place = Place::of(kept);
+        place.answers.send_replace(Answers::Away);
+        let signer = Signer::begin(world.notary(SOON).publishing(place.clone()), true);
+        let away = "2 statements are signed, and not kept in a place";
+        eventually("it signs on", BOUND, async || signer.status.check() == Err(away.to_owned())).await;
+        place.answers.send_replace(Answers::Well);
+        eventually("it says so", BOUND, async || signer.status.check() == Err(told.to_owned())).await;
+        world.happen(1).await;
+        signer.stop().await;
+        assert_eq!(world.statements().await, 2, "nothing is signed any more");
+    }
+    // It has what nobody else knows of.
+    let place = Place::of(kept);
+    world.sql("DELETE FROM state.audit_heads WHERE number = 2".to_owned()).await;
+    let signer = Signer::begin(world.notary(SOON).publishing(place), true);
+    let told = "the database lacks statement 2, which a place has";
+    eventually("it says so", BOUND, async || signer.status.check() == Err(told.to_owned())).await;
+    signer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_topic_has_what_the_table_has_however_often_it_was_written() {
     let world = World::new().await;
     let broker = testkit::kafka::Broker::shared().await;
     let name = format!("{}.heads", Uuid::new_v4().simple());
     let topic = || TopicLedger::named(broker.address(), &name);
     let sign = async || {
-        let (pool, before) = (world.database.pool().clone(), world.statements().await);
-        let options = Options { look: Duration::from_millis(10), ..Options::default() };
-        let notary = Notary::new(world.log().clone(), pool, world.key(), &[], options).publishing(topic());
-        let (stop, status) = (CancellationToken::new(), notary.status());
-        let (_seat, held) = watch::channel([SEAT].into_iter().collect());
-        let running = tokio::spawn(notary.run(held, stop.clone()));
-        let signed = format!("{} statements", before + 1);
-        eventually("it is signed", BOUND, async || status.check().is_ok_and(|status| status.contains(&signed))).await;
-        stop.cancel();
-        running.await.unwrap();
+        let signed = format!("{} statements", world.statements().await + 1);
+        let signer = Signer::begin(world.notary(SOON).publishing(topic()), true);
+        eventually("it is signed", BOUND, async || signer.status.check().is_ok_and(|status| status.contains(&signed)))
+            .await;
+        signer.stop().await;
     };
     for count in [3, 4] {
         world.happen(count).await;
