@@ -60,7 +60,7 @@ pub(super) struct World {
 /// A process that signs, or would.
 pub(super) struct Signer {
     pub(super) status: Status,
-    _seat: watch::Sender<Held>,
+    pub(super) seat: watch::Sender<Held>,
     stop: CancellationToken,
     running: JoinHandle<()>,
 }
@@ -68,9 +68,9 @@ pub(super) struct Signer {
 impl Signer {
     pub(super) fn begin(notary: Notary, leads: bool) -> Self {
         let (status, stop) = (notary.status(), CancellationToken::new());
-        let (_seat, held) = watch::channel(leads.then_some(SEAT).into_iter().collect());
+        let (seat, held) = watch::channel(leads.then_some(SEAT).into_iter().collect());
         let running = tokio::spawn(notary.run(held, stop.clone()));
-        Self { status, _seat, stop, running }
+        Self { status, seat, stop, running }
     }
 
     pub(super) async fn stop(self) {

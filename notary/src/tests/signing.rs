@@ -1,5 +1,7 @@
 //! When is signed, and by whom.
 
+use std::sync::atomic::Ordering;
+
 use super::place::{Answers, Place};
 use super::*;
 use crate::{Ledger, TopicLedger};
@@ -156,7 +158,7 @@ async fn a_place_that_was_away_and_contradicts_is_an_alarm() {
         world.sql("DELETE FROM state.audit_heads WHERE number = 2".to_owned()).await;
         let place = Place::of(kept);
         place.answers.send_replace(Answers::Away);
-        let signer = Signer::begin(world.notary(SOON).publishing(place.clone()), true);
+        let signer = Signer::begin(world.notary(SOON).publishing(place.handle()), true);
         let away = "2 statements are signed, and not kept in a place";
         eventually("it signs on", BOUND, async || signer.status.check() == Err(away.to_owned())).await;
         place.answers.send_replace(Answers::Well);
@@ -172,6 +174,60 @@ async fn a_place_that_was_away_and_contradicts_is_an_alarm() {
     let told = "the database lacks statement 2, which a place has";
     eventually("it says so", BOUND, async || signer.status.check() == Err(told.to_owned())).await;
     signer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_who_led_at_once_do_no_harm_to_a_place_of_both() {
+    let world = World::new().await;
+    let checked = async |place: &Place| {
+        let mut sources = Sources::new(world.database.pool().clone());
+        sources.add(place.handle());
+        check(world.log(), sources, &[world.key().public()]).await.unwrap()
+    };
+    // One is held up as it adds what it signed.
+    let place = Place::of(Vec::new());
+    place.answers.send_replace(Answers::Full);
+    world.happen(1).await;
+    let late = Signer::begin(world.notary(SOON).publishing(place.handle()), true);
+    eventually("it adds", BOUND, async || place.asked.load(Ordering::SeqCst)).await;
+    late.seat.send_replace(Held::default());
+    world.happen(1).await;
+    let other = Signer::begin(world.notary(SOON).publishing(place.beside()), true);
+    eventually("another one goes on", BOUND, async || place.lines.lock().len() == 2).await;
+    other.stop().await;
+    place.answers.send_replace(Answers::Well);
+    eventually("it comes late", BOUND, async || place.lines.lock().len() == 3).await;
+    let lines = world.lines().await;
+    assert_eq!(*place.lines.lock(), [&lines[0], &lines[1], &lines[0]].map(Clone::clone));
+    // Whoever leads next knows where it is.
+    late.stop().await;
+    world.happen(1).await;
+    let next = Signer::begin(world.notary(SOON).publishing(place.handle()), true);
+    eventually("it goes on", BOUND, async || place.lines.lock().len() == 4).await;
+    next.stop().await;
+    assert_eq!(place.lines.lock().last(), world.lines().await.last());
+    let sound = checked(&place).await;
+    assert!(sound.is_sound(), "{:?}", sound.findings);
+    assert_eq!(sound.places.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [3, 3]);
+    // Another statement under a number that was is no repeat.
+    place.lines.lock().push(lines[1].replace("\"number\":2", "\"number\": 2"));
+    assert!(!checked(&place).await.is_sound());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leads_no_more_adds_nothing_to_what_is_shared() {
+    let world = World::new().await;
+    world.signed(&[3]).await;
+    let place = Place::of(Vec::new());
+    place.answers.send_replace(Answers::Late);
+    let signer = Signer::begin(world.notary(SOON).publishing(place.handle()), true);
+    eventually("it looks", BOUND, async || place.asked.load(Ordering::SeqCst)).await;
+    signer.seat.send_replace(Held::default());
+    place.answers.send_replace(Answers::Well);
+    eventually("it knows", BOUND, async || signer.status.check().is_ok_and(|told| told == "another process signs"))
+        .await;
+    signer.stop().await;
+    assert_eq!(*place.lines.lock(), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,10 +247,16 @@ async fn a_topic_has_what_the_table_has_however_often_it_was_written() {
         world.happen(count).await;
         sign().await;
     }
-    let last = topic().last().await.unwrap().unwrap();
-    topic().append(&[last]).await.unwrap();
+    // As by one who had no answer, and one who led before and came late.
+    let lines = world.lines().await;
+    topic().append(&[lines[1].clone(), lines[0].clone()]).await.unwrap();
     world.happen(1).await;
     sign().await;
+    let last = world.lines().await.remove(2);
+    assert_eq!(
+        topic().tail().await.unwrap(),
+        [0, 1, 1, 0, 2].map(|n| [&lines[..], &[last.clone()]].concat()[n].clone())
+    );
     let checked = async || {
         let mut sources = Sources::new(world.database.pool().clone());
         sources.add(topic());
