@@ -1,12 +1,13 @@
 //! Whether what was signed is still so: of the statements, wherever they are kept, and of the log by them.
 //!
-//! All places are read side by side, statement by statement, in memory that grows with none of them. The statement that one
-//! of our keys signed, and that follows the one before it, is the true one, whoever has it; a place that has another is
-//! named. Beside that the log is read once and verified by itself; then it is compared with the last of the statements,
-//! which vouches for all: a chain that agrees at its end agrees everywhere. Where it does not, the statements tell the
-//! first event that is another.
+//! All places are read side by side, statement by statement, in memory that does not grow with them, but for some bytes of
+//! each that was read in the topic. The statement that one of our keys signed, and that follows the one before it, is the
+//! true one, whoever has it; a place that has another is named. Beside that the log is read once and verified by itself;
+//! then it is compared with the last of the statements, which vouches for all: a chain that agrees at its end agrees
+//! everywhere. Where it does not, the statements tell the first event that is another.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use event_store::{Log, Verification};
@@ -20,17 +21,22 @@ use crate::statement::{Head, Place, Statement, position};
 use crate::table::Table;
 use crate::walk::Walk;
 
+/// How long a place may take to be brought up to what the database had before: longer than it rests after it failed.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// Where statements are.
 pub struct Sources {
     pub(crate) table: Table,
     /// Whether each is written with every statement, or is a copy that may be older.
     pub(crate) others: Vec<(Box<dyn Statements>, bool)>,
+    /// How long is waited for what is written with every statement and ends too early.
+    pub(crate) patience: Duration,
 }
 
 impl Sources {
     /// Those of the database.
     pub fn new(pool: PgPool) -> Self {
-        Self { table: Table::new(pool), others: Vec::new() }
+        Self { table: Table::new(pool), others: Vec::new(), patience: PATIENCE }
     }
 
     /// Also those of a place that is written with each statement.
@@ -156,7 +162,7 @@ async fn walk(mut sources: Sources, keys: Vec<PublicKey>) -> Result<Walked, Ledg
     while let Some(statement) = walk.next(last.as_ref()).await? {
         last = Some(statement);
     }
-    let (places, findings) = walk.finish(last.as_ref());
+    let (places, findings) = walk.finish(last.as_ref()).await?;
     Ok(Walked { sources, last, places, findings })
 }
 

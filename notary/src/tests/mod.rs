@@ -1,6 +1,7 @@
 //! A log that is signed, and what a forger may do to it and to what was signed.
 
 mod forgeries;
+mod late;
 mod place;
 mod signing;
 
@@ -152,6 +153,8 @@ impl World {
 
     pub(super) async fn check(&self) -> Checked {
         let mut sources = Sources::new(self.database.pool().clone());
+        // Nobody writes to the file meanwhile.
+        sources.patience = Duration::ZERO;
         if self.file().exists() {
             sources.add(FileLedger::read(&self.file()).unwrap());
         }

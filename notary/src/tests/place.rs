@@ -28,7 +28,7 @@ pub(super) enum Answers {
 pub(super) struct Place {
     pub(super) lines: Arc<Mutex<Vec<String>>>,
     pub(super) answers: Arc<watch::Sender<Answers>>,
-    /// Whether somebody waits for an answer.
+    /// Whether somebody waits for an answer, or for more.
     pub(super) asked: Arc<AtomicBool>,
     next: usize,
     repeats: Repeats,
@@ -89,6 +89,7 @@ impl Statements for Place {
                 return Ok(Some(line.clone()));
             }
         }
+        self.asked.store(true, Ordering::SeqCst);
         Ok(None)
     }
 }
