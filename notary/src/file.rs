@@ -130,8 +130,10 @@ impl Ledger for FileLedger {
             let before = file.metadata()?.len();
             let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
             if written.is_err() {
-                // A part of a line must not stand before the next one.
-                file.set_len(before)?;
+                // A part of a line must not stand before the next one: if it cannot go now, then as the file is opened again.
+                let cut = file.set_len(before);
+                self.file = None;
+                cut?;
             }
             written
         })?)
@@ -141,6 +143,14 @@ impl Ledger for FileLedger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_file_that_takes_nothing_is_opened_again() {
+        let mut ledger = FileLedger::open(Path::new("/dev/full")).unwrap();
+        assert!(ledger.file.is_some());
+        ledger.append(&["one".to_owned()]).await.unwrap_err();
+        assert!(ledger.file.is_none());
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn lines_stay_and_what_a_crash_left_goes() {
