@@ -187,7 +187,9 @@ impl Notary {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = None;
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            let worked = if leads(&held) { self.sign(false, &held).await } else { self.stand_by().await };
+            let work = async { if leads(&held) { self.sign(false, &held).await } else { self.stand_by().await } };
+            // What is shared may keep it waiting for longer than it may take to leave.
+            let Some(worked) = stop.run_until_cancelled(work).await else { break };
             let Err(trouble) = worked else {
                 if told.take().is_some() {
                     tracing::info!("the heads of the log are signed again");

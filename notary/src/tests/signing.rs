@@ -231,6 +231,21 @@ async fn who_leads_no_more_adds_nothing_to_what_is_shared() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_place_that_does_not_answer_keeps_nobody_from_leaving() {
+    let world = World::new().await;
+    let place = Place::of(Vec::new());
+    place.answers.send_replace(Answers::Full);
+    world.happen(1).await;
+    let signer = Signer::begin(world.notary(SOON).publishing(place.handle()), true);
+    eventually("it waits", BOUND, async || place.asked.load(Ordering::SeqCst)).await;
+    world.happen(1).await;
+    // Sooner than the place is given up.
+    tokio::time::timeout(Duration::from_secs(5), signer.stop()).await.unwrap();
+    assert_eq!(world.statements().await, 2, "what was left is signed");
+    assert_eq!(*place.lines.lock(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_topic_has_what_the_table_has_however_often_it_was_written() {
     let world = World::new().await;
     let broker = testkit::kafka::Broker::shared().await;
