@@ -205,7 +205,8 @@ async fn two_who_led_at_once_do_no_harm_to_a_place_of_both() {
     let next = Signer::begin(world.notary(SOON).publishing(place.handle()), true);
     eventually("it goes on", BOUND, async || place.lines.lock().len() == 4).await;
     next.stop().await;
-    assert_eq!(place.lines.lock().last(), world.lines().await.last());
+    let newest = world.lines().await.pop();
+    assert_eq!(place.lines.lock().last(), newest.as_ref());
     let sound = checked(&place).await;
     assert!(sound.is_sound(), "{:?}", sound.findings);
     assert_eq!(sound.places.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [3, 3]);
@@ -252,9 +253,9 @@ async fn a_topic_has_what_the_table_has_however_often_it_was_written() {
     let name = format!("{}.heads", Uuid::new_v4().simple());
     let topic = || TopicLedger::named(broker.address(), &name);
     let sign = async || {
-        let signed = format!("{} statements", world.statements().await + 1);
+        let told = format!("{} statements", world.statements().await + 1);
         let signer = Signer::begin(world.notary(SOON).publishing(topic()), true);
-        eventually("it is signed", BOUND, async || signer.status.check().is_ok_and(|status| status.contains(&signed)))
+        eventually("it is signed", BOUND, async || signer.status.check().is_ok_and(|status| status.contains(&told)))
             .await;
         signer.stop().await;
     };
@@ -267,11 +268,8 @@ async fn a_topic_has_what_the_table_has_however_often_it_was_written() {
     topic().append(&[lines[1].clone(), lines[0].clone()]).await.unwrap();
     world.happen(1).await;
     sign().await;
-    let last = world.lines().await.remove(2);
-    assert_eq!(
-        topic().tail().await.unwrap(),
-        [0, 1, 1, 0, 2].map(|n| [&lines[..], &[last.clone()]].concat()[n].clone())
-    );
+    let lines = world.lines().await;
+    assert_eq!(topic().tail().await.unwrap(), [0, 1, 1, 0, 2].map(|n| lines[n].clone()));
     let checked = async || {
         let mut sources = Sources::new(world.database.pool().clone());
         sources.add(topic());
