@@ -113,6 +113,8 @@ fn told(checked: &Checked) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use event_store::Verification;
     use notary::Finding;
 
@@ -132,7 +134,7 @@ mod tests {
         let not_sound = "NOT sound: see the first wrong position of each shard above";
         let changed = finding(Some("parlance.users.v1/3:7"), false);
         assert_eq!(told_of(&[], 0), ["sound: 0 events in 0 shards"]);
-        assert_eq!(told_of(&[changed.clone()], 0), ["parlance.users.v1/3:7: is wrong", not_sound]);
+        assert_eq!(told_of(slice::from_ref(&changed), 0), ["parlance.users.v1/3:7: is wrong", not_sound]);
         assert_eq!(told_of(&[finding(None, false)], 1), ["is wrong", not_sound]);
         let whole = "NOT all compared with what was signed; 0 events are whole by themselves";
         assert_eq!(told_of(&[finding(None, true)], 0), ["is wrong", NO_KEY, whole]);
