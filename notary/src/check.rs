@@ -1,12 +1,13 @@
 //! Whether what was signed is still so: of the statements, wherever they are kept, and of the log by them.
 //!
-//! All places are read side by side, statement by statement, in memory that grows with none of them. The statement that one
-//! of our keys signed, and that follows the one before it, is the true one, whoever has it; a place that has another is
-//! named. Beside that the log is read once and verified by itself; then it is compared with the last of the statements,
-//! which vouches for all: a chain that agrees at its end agrees everywhere. Where it does not, the statements tell the
-//! first event that is another.
+//! All places are read side by side, statement by statement, in memory that does not grow with them, but for some bytes of
+//! each that was read in the topic. The statement that one of our keys signed, and that follows the one before it, is the
+//! true one, whoever has it; a place that has another is named. Beside that the log is read once and verified by itself;
+//! then it is compared with the last of the statements, which vouches for all: a chain that agrees at its end agrees
+//! everywhere. Where it does not, the statements tell the first event that is another.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use event_store::{Log, Verification};
@@ -20,17 +21,22 @@ use crate::statement::{Head, Place, Statement, position};
 use crate::table::Table;
 use crate::walk::Walk;
 
+/// How long a place may take to be brought up to what the database had before: longer than it rests after it failed.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// Where statements are.
 pub struct Sources {
     pub(crate) table: Table,
     /// Whether each is written with every statement, or is a copy that may be older.
     pub(crate) others: Vec<(Box<dyn Statements>, bool)>,
+    /// How long is waited for what is written with every statement and ends too early.
+    pub(crate) patience: Duration,
 }
 
 impl Sources {
     /// Those of the database.
     pub fn new(pool: PgPool) -> Self {
-        Self { table: Table::new(pool), others: Vec::new() }
+        Self { table: Table::new(pool), others: Vec::new(), patience: PATIENCE }
     }
 
     /// Also those of a place that is written with each statement.
@@ -74,6 +80,14 @@ pub struct Finding {
     pub position: Option<String>,
     /// What is wrong with it.
     pub detail: String,
+    /// Whether nothing is known to be wrong, but that it was signed by a key that is not known here.
+    pub key_unknown: bool,
+}
+
+impl Finding {
+    pub(crate) fn new(position: Option<String>, detail: String) -> Self {
+        Self { position, detail, key_unknown: false }
+    }
 }
 
 /// What was found.
@@ -120,7 +134,7 @@ pub async fn check(log: &Log, sources: Sources, keys: &[PublicKey]) -> Result<Ch
         let signed = wrong.remove(&place).flatten();
         let fault = shard.fault.map(|fault| {
             let at = fault.position();
-            (at, Finding { position: Some(position(place, at.max(1))), detail: fault.to_string() })
+            (at, Finding::new(Some(position(place, at.max(1))), fault.to_string()))
         });
         let first = [signed, fault].into_iter().flatten().min_by_key(|(at, _)| *at);
         findings.extend(first.map(|(_, finding)| finding));
@@ -128,7 +142,7 @@ pub async fn check(log: &Log, sources: Sources, keys: &[PublicKey]) -> Result<Ch
     findings.extend(wrong.into_values().flatten().map(|(_, finding)| finding));
     if verification.strays > 0 {
         let detail = format!("{} rows belong to no shard of this log", verification.strays);
-        findings.push(Finding { position: None, detail });
+        findings.push(Finding::new(None, detail));
     }
     let statements = last.map_or(0, |last| last.number);
     Ok(Checked { log: verification, statements, places, findings })
@@ -148,7 +162,7 @@ async fn walk(mut sources: Sources, keys: Vec<PublicKey>) -> Result<Walked, Ledg
     while let Some(statement) = walk.next(last.as_ref()).await? {
         last = Some(statement);
     }
-    let (places, findings) = walk.finish(last.as_ref());
+    let (places, findings) = walk.finish(last.as_ref()).await?;
     Ok(Walked { sources, last, places, findings })
 }
 
@@ -167,7 +181,7 @@ async fn name_first(
             let Some((at, gone)) = first_other(log, *place, head).await? else { continue };
             let what = if gone { "is gone, and was signed" } else { "is not what was signed" };
             let detail = format!("{what} in statement {} of {}", statement.number, Display(statement.at));
-            *first = Some((at, Finding { position: Some(position(*place, at)), detail }));
+            *first = Some((at, Finding::new(Some(position(*place, at)), detail)));
         }
         if wrong.values().all(Option::is_some) {
             return Ok(());

@@ -115,8 +115,8 @@ impl Statements for FileLedger {
 
 #[async_trait]
 impl Ledger for FileLedger {
-    async fn last(&mut self) -> Result<Option<String>, LedgerError> {
-        Ok(block_in_place(|| last_line(self.keep()?))?.0)
+    async fn tail(&mut self) -> Result<Vec<String>, LedgerError> {
+        Ok(block_in_place(|| last_line(self.keep()?))?.0.into_iter().collect())
     }
 
     async fn append(&mut self, lines: &[String]) -> Result<(), LedgerError> {
@@ -130,8 +130,10 @@ impl Ledger for FileLedger {
             let before = file.metadata()?.len();
             let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
             if written.is_err() {
-                // A part of a line must not stand before the next one.
-                file.set_len(before)?;
+                // A part of a line must not stand before the next one: if it cannot go now, then as the file is opened again.
+                let cut = file.set_len(before);
+                self.file = None;
+                cut?;
             }
             written
         })?)
@@ -143,11 +145,19 @@ mod tests {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn a_file_that_takes_nothing_is_opened_again() {
+        let mut ledger = FileLedger::open(Path::new("/dev/full")).unwrap();
+        assert!(ledger.file.is_some());
+        ledger.append(&["one".to_owned()]).await.unwrap_err();
+        assert!(ledger.file.is_none());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn lines_stay_and_what_a_crash_left_goes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit/heads.jsonl");
         let mut ledger = FileLedger::open(&path).unwrap();
-        assert_eq!((ledger.last().await.unwrap(), ledger.next().await.unwrap()), (None, None));
+        assert_eq!((ledger.tail().await.unwrap(), ledger.next().await.unwrap()), (vec![], None));
         ledger.append(&["one".to_owned(), "two".to_owned()]).await.unwrap();
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"thr").unwrap();
         let mut reading = FileLedger::read(&path).unwrap();
@@ -155,10 +165,10 @@ mod tests {
             assert_eq!(reading.next().await.unwrap().as_deref(), expected);
         }
         // Another one would not come in between.
-        assert!(FileLedger::open(&path).unwrap().last().await.unwrap_err().is_held());
+        assert!(FileLedger::open(&path).unwrap().tail().await.unwrap_err().is_held());
         drop(ledger);
         let mut again = FileLedger::open(&path).unwrap();
-        assert_eq!(again.last().await.unwrap().as_deref(), Some("two"));
+        assert_eq!(again.tail().await.unwrap(), ["two"]);
         again.append(&["three".to_owned()]).await.unwrap();
         assert_eq!(reading.next().await.unwrap().as_deref(), Some("three"));
         reading.rewind().await.unwrap();

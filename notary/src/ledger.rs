@@ -41,8 +41,8 @@ pub trait Statements: Send {
 /// Somewhere outside the database where statements are kept too.
 #[async_trait]
 pub trait Ledger: Statements {
-    /// The last line that it has.
-    async fn last(&mut self) -> Result<Option<String>, LedgerError>;
+    /// The last lines that it has, in their order: one, or as many as others may have come in between with.
+    async fn tail(&mut self) -> Result<Vec<String>, LedgerError>;
 
     /// Adds lines behind the last, for good once this is done.
     async fn append(&mut self, lines: &[String]) -> Result<(), LedgerError>;

@@ -9,6 +9,7 @@ mod check;
 mod file;
 mod key;
 mod ledger;
+mod repeats;
 mod signer;
 mod statement;
 mod table;

@@ -25,9 +25,6 @@ pub(crate) const SEAT: Part = (Topic::Users, 0);
 const OUTSIDE: Duration = Duration::from_secs(10);
 /// How long signing what is left may take at the end.
 const LEAVE: Duration = Duration::from_secs(1);
-/// The pause after something failed or was found wrong.
-const PAUSE: Duration = Duration::from_secs(10);
-
 /// When is signed.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -39,11 +36,19 @@ pub struct Options {
     pub look: Duration,
     /// How many events a statement signs at most.
     pub most: u64,
+    /// The pause after something failed or was found wrong.
+    pub rest: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { events: 1_000, age: Duration::from_secs(10), look: Duration::from_millis(250), most: 10_000 }
+        Self {
+            events: 1_000,
+            age: Duration::from_secs(10),
+            look: Duration::from_millis(250),
+            most: 10_000,
+            rest: Duration::from_secs(10),
+        }
     }
 }
 
@@ -55,7 +60,7 @@ enum Trouble {
     Log(#[from] sqlx::Error),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// Another one signed meanwhile.
+    /// Another one signed meanwhile, or may.
     #[error("another one signed meanwhile")]
     Overtaken,
     /// The log, or what was signed, is not what it was.
@@ -182,8 +187,9 @@ impl Notary {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = None;
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            let leads = held.borrow().has(SEAT.0, SEAT.1);
-            let worked = if leads { self.sign(false).await } else { self.stand_by().await };
+            let work = async { if leads(&held) { self.sign(false, &held).await } else { self.stand_by().await } };
+            // What is shared may keep it waiting for longer than it may take to leave.
+            let Some(worked) = stop.run_until_cancelled(work).await else { break };
             let Err(trouble) = worked else {
                 if told.take().is_some() {
                     tracing::info!("the heads of the log are signed again");
@@ -214,16 +220,15 @@ impl Notary {
                 }
             }
             told = Some(text);
-            stop.run_until_cancelled(sleep(PAUSE)).await;
+            stop.run_until_cancelled(sleep(self.options.rest)).await;
         }
-        let leads = held.borrow().has(SEAT.0, SEAT.1);
-        if leads && timeout(LEAVE, self.sign(true)).await.is_err() {
+        if leads(&held) && timeout(LEAVE, self.sign(true, &held)).await.is_err() {
             tracing::info!("the last events are signed at the next start");
         }
     }
 
     /// Signs what was added, if it is time.
-    async fn sign(&mut self, at_once: bool) -> Result<(), Trouble> {
+    async fn sign(&mut self, at_once: bool, held: &watch::Receiver<Held>) -> Result<(), Trouble> {
         if !self.is_caught_up {
             self.recover().await?;
         }
@@ -233,8 +238,8 @@ impl Notary {
             due = true;
         }
         let number = self.last.as_ref().map_or(0, |last| last.number);
+        self.write_outside(Some(held)).await?;
         metrics::gauge!("parlance_audit_alarm").set(0);
-        self.write_outside(true).await;
         let away = self.outside.iter().find(|outside| outside.rests.is_some());
         self.status.set(match away {
             None => Ok(format!("signs; {number} statements")),
@@ -249,16 +254,20 @@ impl Notary {
         let mut last = None;
         if number > 0 {
             let line = self.table.line(number).await?.unwrap_or_default();
-            last = Some(Statement::read(&line, &self.trusted).map_err(|broken| Alarm::Statement(number, broken))?);
+            let read = Statement::read(&line, &self.trusted);
+            // One that stands under another's number would be followed by what is there already.
+            let read = read.and_then(|read| if read.number == number { Ok(read) } else { Err(Broken::Order) });
+            last = Some(read.map_err(|broken| Alarm::Statement(number, broken))?);
         }
+        let rest = self.options.rest;
         for outside in &mut self.outside {
             outside.reached = None;
             match timeout(OUTSIDE, outside.find(&self.table, &self.trusted)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(Trouble::Ledger(error))) if error.is_held() => {}
-                Ok(Err(Trouble::Ledger(error))) if outside.shared => outside.fails(Some(&error)),
+                Ok(Err(Trouble::Ledger(error))) if outside.shared => outside.fails(Some(&error), rest),
                 Ok(Err(trouble)) => return Err(trouble),
-                Err(_) => outside.fails(None),
+                Err(_) => outside.fails(None, rest),
             }
         }
         self.last = last;
@@ -311,7 +320,7 @@ impl Notary {
         metrics::counter!("parlance_audit_signed_events_total").increment(signed);
         self.last = Some(statement);
         self.signed_at = Some(Instant::now());
-        self.write_outside(false).await;
+        self.write_outside(None).await?;
         Ok(signed < added)
     }
 
@@ -324,48 +333,61 @@ impl Notary {
                 found => found?,
             }
         }
-        self.write_outside(false).await;
+        self.write_outside(None).await?;
+        metrics::gauge!("parlance_audit_alarm").set(0);
         self.status.set(Ok("another process signs".to_owned()));
         Ok(())
     }
 
-    /// Adds what places outside lack. One that does not answer gets it later.
-    async fn write_outside(&mut self, shared: bool) {
-        let now = Instant::now();
+    /// Adds what places outside lack, shared ones only for one who leads. One that does not answer gets it later; one that contradicts is no such.
+    async fn write_outside(&mut self, held: Option<&watch::Receiver<Held>>) -> Result<(), Trouble> {
+        let (now, rest) = (Instant::now(), self.options.rest);
         for outside in &mut self.outside {
-            if (outside.shared && !shared) || outside.rests.is_some_and(|until| now < until) {
+            if (outside.shared && held.is_none()) || outside.rests.is_some_and(|until| now < until) {
                 continue;
             }
-            match timeout(OUTSIDE, outside.catch_up(&self.table, &self.trusted)).await {
+            match timeout(OUTSIDE, outside.catch_up(&self.table, &self.trusted, held)).await {
                 Ok(Ok(())) => outside.works(),
                 Ok(Err(Trouble::Ledger(error))) if error.is_held() => outside.works(),
-                Ok(Err(error)) => outside.fails(Some(&error)),
-                Err(_) => outside.fails(None),
+                Ok(Err(trouble @ (Trouble::Alarm(_) | Trouble::Overtaken))) => return Err(trouble),
+                Ok(Err(error)) => outside.fails(Some(&error), rest),
+                Err(_) => outside.fails(None, rest),
             }
         }
+        Ok(())
     }
 }
 
 impl Outside {
     /// Finds out how far it goes, and that it goes no further than the table, nor by another way.
     async fn find(&mut self, table: &Table, trusted: &[PublicKey]) -> Result<(), Trouble> {
-        self.reached = Some(match self.ledger.last().await? {
-            None => 0,
-            Some(line) => {
+        let tail = self.ledger.tail().await?;
+        let mut reached = 0;
+        for (index, line) in tail.iter().enumerate() {
+            let number = match Statement::read(line, trusted) {
+                Ok(statement) => statement.number,
                 // A line that nobody signed is not ours to build on.
-                let read = Statement::read(&line, trusted);
-                let number = read.map_err(|broken| Alarm::Line(self.ledger.name(), broken))?.number;
-                match table.line(number).await? {
-                    None => return Err(Alarm::Lacks(number, self.ledger.name()).into()),
-                    Some(ours) if ours != line => return Err(Alarm::Differs(number, self.ledger.name()).into()),
-                    Some(_) => number,
-                }
+                Err(broken) if index + 1 == tail.len() => return Err(Alarm::Line(self.ledger.name(), broken).into()),
+                Err(_) => continue,
+            };
+            match table.line(number).await? {
+                None => return Err(Alarm::Lacks(number, self.ledger.name()).into()),
+                Some(ours) if ours != *line => return Err(Alarm::Differs(number, self.ledger.name()).into()),
+                // The last is not the newest where one who led before came late.
+                Some(_) => reached = reached.max(number),
             }
-        });
+        }
+        self.reached = Some(reached);
         Ok(())
     }
 
-    async fn catch_up(&mut self, table: &Table, trusted: &[PublicKey]) -> Result<(), Trouble> {
+    /// Adds what it lacks, what is shared only as long as the seat is held.
+    async fn catch_up(
+        &mut self,
+        table: &Table,
+        trusted: &[PublicKey],
+        held: Option<&watch::Receiver<Held>>,
+    ) -> Result<(), Trouble> {
         if self.reached.is_none() {
             self.find(table, trusted).await?;
         }
@@ -382,6 +404,10 @@ impl Outside {
                 lines.push(line);
             }
             self.reached = None;
+            // Reading may have taken so long that another one leads by now.
+            if self.shared && !held.is_some_and(leads) {
+                return Err(Trouble::Overtaken);
+            }
             self.ledger.append(&lines).await?;
             self.reached = Some(last);
         }
@@ -394,12 +420,17 @@ impl Outside {
         }
     }
 
-    fn fails(&mut self, error: Option<&(dyn std::error::Error + 'static)>) {
+    fn fails(&mut self, error: Option<&(dyn std::error::Error + 'static)>, rest: Duration) {
         self.reached = None;
-        if self.rests.replace(Instant::now() + PAUSE).is_none() {
+        if self.rests.replace(Instant::now() + rest).is_none() {
             tracing::warn!(error, "signed heads are not kept in {} for now", self.ledger.name());
         }
     }
+}
+
+/// Whether it is us who sign.
+fn leads(held: &watch::Receiver<Held>) -> bool {
+    held.borrow().has(SEAT.0, SEAT.1)
 }
 
 /// Takes so much of the ranges that a statement does not grow beyond `most` events.

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use platform::bus::{KafkaError, LineTopic};
 
 use crate::ledger::{Ledger, LedgerError, Statements};
+use crate::repeats::Repeats;
 
 /// What the topic is called.
 pub const HEADS_TOPIC: &str = "parlance.audit-heads.v1";
@@ -14,8 +15,8 @@ pub const HEADS_TOPIC: &str = "parlance.audit-heads.v1";
 pub struct TopicLedger {
     topic: LineTopic,
     read: VecDeque<String>,
-    /// The line that was read last: what was written twice, for want of an answer, is read once.
-    last: Option<String>,
+    /// What was written twice is read once, wherever it stands: behind a newer one too.
+    repeats: Repeats,
 }
 
 impl TopicLedger {
@@ -25,7 +26,7 @@ impl TopicLedger {
     }
 
     pub(crate) fn named(brokers: &str, name: &str) -> Self {
-        Self { topic: LineTopic::new(brokers, name), read: VecDeque::new(), last: None }
+        Self { topic: LineTopic::new(brokers, name), read: VecDeque::new(), repeats: Repeats::default() }
     }
 }
 
@@ -42,7 +43,7 @@ impl Statements for TopicLedger {
     async fn rewind(&mut self) -> Result<(), LedgerError> {
         self.topic.rewind();
         self.read.clear();
-        self.last = None;
+        self.repeats.clear();
         Ok(())
     }
 
@@ -52,8 +53,7 @@ impl Statements for TopicLedger {
                 self.read.extend(self.topic.page().await.map_err(failed)?);
             }
             let Some(line) = self.read.pop_front() else { return Ok(None) };
-            if self.last.as_ref() != Some(&line) {
-                self.last = Some(line.clone());
+            if self.repeats.is_new(&line) {
                 return Ok(Some(line));
             }
         }
@@ -62,9 +62,9 @@ impl Statements for TopicLedger {
 
 #[async_trait]
 impl Ledger for TopicLedger {
-    async fn last(&mut self) -> Result<Option<String>, LedgerError> {
+    async fn tail(&mut self) -> Result<Vec<String>, LedgerError> {
         self.topic.ensure().await.map_err(failed)?;
-        self.topic.last().await.map_err(failed)
+        self.topic.tail().await.map_err(failed)
     }
 
     async fn append(&mut self, lines: &[String]) -> Result<(), LedgerError> {

@@ -1,5 +1,9 @@
 //! All places where statements are kept, read side by side.
 
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
 use crate::check::{Finding, Sources};
 use crate::key::PublicKey;
 use crate::ledger::LedgerError;
@@ -9,6 +13,8 @@ use crate::statement::{Broken, Statement};
 const DATABASE: &str = "the database";
 /// What may be behind the others, as when a process was killed between writing to one and to the other.
 const LAG: u64 = 1;
+/// The pause between looks at what is late.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// One place on the way.
 struct At {
@@ -28,18 +34,21 @@ pub(crate) struct Walk<'a> {
     keys: &'a [PublicKey],
     /// The database first, which is written first: no other may be ahead of it.
     places: Vec<At>,
+    /// The last number that the database had before.
+    known: u64,
 }
 
 impl<'a> Walk<'a> {
     pub(crate) async fn begin(sources: &'a mut Sources, keys: &'a [PublicKey]) -> Result<Self, LedgerError> {
         sources.table.rewind();
+        let known = sources.table.last().await?;
         let mut names = vec![(DATABASE.to_owned(), true)];
         for (ledger, strict) in &mut sources.others {
             ledger.rewind().await?;
             names.push((ledger.name(), *strict));
         }
         let at = |(name, strict)| At { name, strict, count: 0, lacks: None, finding: None };
-        Ok(Self { sources, keys, places: names.into_iter().map(at).collect() })
+        Ok(Self { sources, keys, places: names.into_iter().map(at).collect(), known })
     }
 
     /// The true statement that follows, if any place has it.
@@ -66,12 +75,12 @@ impl<'a> Walk<'a> {
             match (line, truth) {
                 (Some(line), Some((truth, _))) if line == truth => at.count += 1,
                 (Some(line), _) => {
-                    let why = match tried.iter().find(|(other, _)| *other == line) {
-                        Some((_, Err(broken))) => broken.to_string(),
-                        _ => "another was signed".to_owned(),
-                    };
+                    let broken =
+                        tried.iter().find(|(other, _)| *other == line).and_then(|(_, tried)| tried.as_ref().err());
+                    let why = broken.map_or_else(|| "another was signed".to_owned(), Broken::to_string);
                     let detail = format!("begins what statement {number} says, which {} does not have: {why}", at.name);
-                    at.finding = Some(Finding { position: begins.clone(), detail });
+                    let key_unknown = broken == Some(&Broken::Unknown);
+                    at.finding = Some(Finding { position: begins.clone(), detail, key_unknown });
                 }
                 (None, Some(_)) if at.lacks.is_none() => at.lacks.clone_from(&begins),
                 (None, _) => {}
@@ -104,20 +113,56 @@ impl<'a> Walk<'a> {
     }
 
     /// How many statements each place has, and what is wrong with which.
-    pub(crate) fn finish(self, last: Option<&Statement>) -> (Vec<(String, u64)>, Vec<Finding>) {
+    pub(crate) async fn finish(
+        mut self,
+        last: Option<&Statement>,
+    ) -> Result<(Vec<(String, u64)>, Vec<Finding>), LedgerError> {
         let number = last.map_or(0, |last| last.number);
+        // What a server added meanwhile may be on its way to the others.
+        let due = number.min(self.known).saturating_sub(LAG);
+        self.await_late(due).await?;
         let mut findings = Vec::new();
         for (index, at) in self.places.iter().enumerate() {
-            let short = number - at.count;
             if let Some(finding) = &at.finding {
                 findings.push(finding.clone());
-            } else if at.strict && short > if index == 0 { 0 } else { LAG } {
+            } else if at.strict && at.count < if index == 0 { number } else { due } {
                 let first = at.count + 1;
                 let detail =
                     format!("begins what statement {first} says, which {} does not have: it ends before it", at.name);
-                findings.push(Finding { position: at.lacks.clone(), detail });
+                findings.push(Finding::new(at.lacks.clone(), detail));
             }
         }
-        (self.places.into_iter().map(|at| (at.name, at.count)).collect(), findings)
+        Ok((self.places.into_iter().map(|at| (at.name, at.count)).collect(), findings))
+    }
+
+    /// Reads on for a while where a place ended too early: it may be brought up to date just now.
+    async fn await_late(&mut self, due: u64) -> Result<(), LedgerError> {
+        let until = Instant::now() + self.sources.patience;
+        let Some((database, others)) = self.places.split_first_mut() else { return Ok(()) };
+        // What is compared with has to be whole up to there.
+        if database.count < due {
+            return Ok(());
+        }
+        let table = &self.sources.table;
+        for (at, (ledger, _)) in others.iter_mut().zip(&mut self.sources.others) {
+            while at.strict && at.finding.is_none() && at.count < due {
+                let number = at.count + 1;
+                let true_line = table.line(number).await?.unwrap_or_default();
+                let begins = || Statement::read(&true_line, self.keys).ok().map(|statement| statement.begins());
+                match ledger.next().await? {
+                    Some(line) if line == true_line => at.count += 1,
+                    Some(_) => {
+                        let detail = format!("begins what statement {number} says, which {} does not have", at.name);
+                        at.finding = Some(Finding::new(begins(), format!("{detail}: it has something else")));
+                    }
+                    None if Instant::now() < until => sleep(LOOK).await,
+                    None => {
+                        at.lacks = begins();
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 }

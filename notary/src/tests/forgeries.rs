@@ -213,6 +213,14 @@ async fn another_key_is_not_believed() {
     fs::remove_file(world.folder.path().join("key")).unwrap();
     let checked = world.check().await;
     assert_eq!(checked.findings.len(), 2, "of the database, and of the file: {:?}", checked.findings);
+    assert!(checked.findings.iter().all(|finding| finding.key_unknown), "{:?}", checked.findings);
     assert_eq!(checked.statements, 0);
     assert!(checked.log.is_sound());
+    // What the log says of itself needs none.
+    let shard = world.longest().await;
+    let me = format!("topic = {} AND shard = {} AND position = 1", shard.topic.code(), shard.shard);
+    world.sql(format!("UPDATE log.events SET at = at + interval '1 ms' WHERE {me}")).await;
+    let checked = check(world.log(), Sources::new(world.database.pool().clone()), &[]).await.unwrap();
+    let found: Vec<_> = checked.findings.into_iter().map(|finding| (finding.position, finding.key_unknown)).collect();
+    assert_eq!(found, [(None, true), (Some(place(shard, 1)), false)]);
 }

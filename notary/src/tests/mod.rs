@@ -1,6 +1,8 @@
 //! A log that is signed, and what a forger may do to it and to what was signed.
 
 mod forgeries;
+mod late;
+mod place;
 mod signing;
 
 use std::path::PathBuf;
@@ -59,11 +61,19 @@ pub(super) struct World {
 /// A process that signs, or would.
 pub(super) struct Signer {
     pub(super) status: Status,
+    pub(super) seat: watch::Sender<Held>,
     stop: CancellationToken,
     running: JoinHandle<()>,
 }
 
 impl Signer {
+    pub(super) fn begin(notary: Notary, leads: bool) -> Self {
+        let (status, stop) = (notary.status(), CancellationToken::new());
+        let (seat, held) = watch::channel(leads.then_some(SEAT).into_iter().collect());
+        let running = tokio::spawn(notary.run(held, stop.clone()));
+        Self { status, seat, stop, running }
+    }
+
     pub(super) async fn stop(self) {
         self.stop.cancel();
         self.running.await.unwrap();
@@ -109,19 +119,11 @@ impl World {
 
     pub(super) fn sign_as(&self, leads: bool, options: Options, file: &str) -> Signer {
         let ledger = FileLedger::open(&self.folder.path().join(file)).unwrap();
-        let pool = self.database.pool().clone();
-        let notary = Notary::new(self.log().clone(), pool, self.key(), &[], options).keeping(ledger);
-        let (status, stop) = (notary.status(), CancellationToken::new());
-        let held: Held = leads.then_some(SEAT).into_iter().collect();
-        let (sender, held) = watch::channel(held);
-        let running = tokio::spawn({
-            let stop = stop.clone();
-            async move {
-                let _seat = sender;
-                notary.run(held, stop).await;
-            }
-        });
-        Signer { status, stop, running }
+        Signer::begin(self.notary(options).keeping(ledger), leads)
+    }
+
+    pub(super) fn notary(&self, options: Options) -> Notary {
+        Notary::new(self.log().clone(), self.database.pool().clone(), self.key(), &[], options)
     }
 
     /// So many events, and a statement on them.
@@ -139,12 +141,20 @@ impl World {
         self.store.log()
     }
 
+    /// The statements of the database, each as it stands there.
+    pub(super) async fn lines(&self) -> Vec<String> {
+        let lines = "SELECT statement FROM state.audit_heads ORDER BY number";
+        sqlx::query_scalar(lines).fetch_all(self.database.pool()).await.unwrap()
+    }
+
     pub(super) async fn statements(&self) -> i64 {
         sqlx::query_scalar("SELECT count(*) FROM state.audit_heads").fetch_one(self.database.pool()).await.unwrap()
     }
 
     pub(super) async fn check(&self) -> Checked {
         let mut sources = Sources::new(self.database.pool().clone());
+        // Nobody writes to the file meanwhile.
+        sources.patience = Duration::ZERO;
         if self.file().exists() {
             sources.add(FileLedger::read(&self.file()).unwrap());
         }

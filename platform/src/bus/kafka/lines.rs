@@ -111,21 +111,21 @@ impl LineTopic {
         Ok(current.insert(producer).clone())
     }
 
-    /// The last line; `None` where there is none, or no topic.
+    /// The last lines in their order, up to a bound; none where there are none, or no topic.
     ///
     /// # Errors
     /// Brokers that do not answer.
-    pub async fn last(&self) -> Result<Option<String>, KafkaError> {
+    pub async fn tail(&self) -> Result<Vec<String>, KafkaError> {
         let (brokers, name) = (self.brokers.clone(), self.name.clone());
         patiently(|| {
             let (brokers, name) = (brokers.clone(), name.clone());
             blocking(move || {
                 let consumer = consumer(&brokers)?;
-                let Some((low, high)) = span(&consumer, &name)? else { return Ok(None) };
+                let Some((low, high)) = span(&consumer, &name)? else { return Ok(Vec::new()) };
                 // A place may be empty, as behind a transaction of somebody's.
                 let begin = low.max(high - i64::try_from(PAGE).unwrap_or(1));
                 assign(&consumer, &name, begin)?;
-                Ok(read(&consumer, high)?.pop().map(|(_, line)| line))
+                Ok(read(&consumer, high)?.into_iter().map(|(_, line)| line).collect())
             })
         })
         .await
