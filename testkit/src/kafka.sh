@@ -149,7 +149,9 @@ END
 # Runs the server on these ports until it answers.
 run() {
     configure
-    jvm kafka.Kafka server.properties >log 2>&1 &
+    # Emptied here, not by what is begun beside us: what the server before said must not be taken for this one's word.
+    : >log
+    jvm kafka.Kafka server.properties >>log 2>&1 &
     server=$!
     tries=0
     until grep -q 'Kafka Server started' log; do
