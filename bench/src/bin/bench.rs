@@ -82,8 +82,8 @@ enum Workload {
 
 /// Messages a second while read models are filled anew.
 const REBUILD_RATE: u32 = 500;
-/// Messages a second for the consumers; with their receipts, two to three times as many events.
-const CONSUMERS_RATE: u32 = 4_500;
+/// Messages a second for the consumers; so many that receipts are coalesced to a tenth as many events.
+const CONSUMERS_RATE: u32 = 6_000;
 /// Events a second that consumers must keep up with.
 const CONSUMED_PER_S: f64 = 5_000.0;
 
