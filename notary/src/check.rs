@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use event_store::{Log, Verification};
 use schemas::rfc3339_ms::Display;
 use sqlx::PgPool;
-use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::key::PublicKey;
 use crate::ledger::{LedgerError, Statements};
@@ -115,11 +115,10 @@ impl Checked {
 /// # Errors
 /// A database, or another place, that does not answer.
 pub async fn check(log: &Log, sources: Sources, keys: &[PublicKey]) -> Result<Checked, LedgerError> {
-    let mut walking = JoinSet::new();
-    walking.spawn(walk(sources, keys.to_vec()));
+    // A task, to be at work while rows are read; given up with this one.
+    let walking = AbortOnDropHandle::new(tokio::spawn(walk(sources, keys.to_vec())));
     let verification = log.verify().await?;
-    let walked = walking.join_next().await.expect("it was begun");
-    let walked = walked.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+    let walked = walking.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
     let Walked { mut sources, last, places, mut findings } = walked?;
     // The log has by now what was signed before it was read, and after.
     let signed = last.as_ref().map(Statement::chains).unwrap_or_default();

@@ -129,6 +129,18 @@ fn count(number: usize) -> i64 {
 
 /// What comes of a delivery counts only while it is the claim's own: whoever was held up for longer than that finds that
 /// another has it, with one more try.
+/// Keeps the rows of `dead`, which were deliveries, as dead letters; parameter 3 is the reason.
+macro_rules! bury_dead {
+    () => {
+        "INSERT INTO state.dead_deliveries AS d \
+                (event_id, target_id, kind, event_type, body, user_id, conversation_id, seq, at, attempts, error) \
+         SELECT event_id, target_id, kind, event_type, body, user_id, conversation_id, seq, at, attempts, $3 FROM dead \
+         ON CONFLICT (event_id, target_id) DO UPDATE SET \
+                attempts = excluded.attempts, error = excluded.error, died_at = excluded.died_at"
+    };
+}
+pub(super) use bury_dead;
+
 impl Delivery {
     /// Who is held to a few at once: the webhook, or the user, whose browsers may be of any service that they name.
     fn owner(&self) -> Uuid {
@@ -174,16 +186,12 @@ impl Delivery {
 
     /// It is given up, and kept for whoever wants it tried again.
     pub(super) async fn bury(&self, database: impl PgExecutor<'_>, error: &str) -> Result<(), sqlx::Error> {
-        sqlx::query(
+        sqlx::query(concat!(
             "WITH dead AS (DELETE FROM state.deliveries \
                             WHERE event_id = $1 AND target_id = $2 AND attempts = $4 RETURNING *) \
-             INSERT INTO state.dead_deliveries AS d \
-                    (event_id, target_id, kind, event_type, body, user_id, conversation_id, seq, at, attempts, error) \
-             SELECT event_id, target_id, kind, event_type, body, user_id, conversation_id, seq, at, attempts, $3 \
-               FROM dead \
-             ON CONFLICT (event_id, target_id) DO UPDATE SET \
-                    attempts = excluded.attempts, error = excluded.error, died_at = excluded.died_at",
-        )
+             ",
+            bury_dead!(),
+        ))
         .bind(self.event_id)
         .bind(self.target_id)
         .bind(error)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::outbox::CLAIM;
+use super::outbox::{CLAIM, bury_dead};
 
 /// Deliveries moved by one statement.
 const CHUNK: i64 = 10_000;
@@ -73,20 +73,16 @@ async fn trim_waiting(connection: &mut PgConnection, webhook: Uuid, most: &Most)
 async fn give_up(connection: &mut PgConnection, webhook: Uuid, mut many: i64, why: &str) -> Result<u64, sqlx::Error> {
     let mut all = 0;
     while many > 0 {
-        let given_up = sqlx::query(
+        let given_up = sqlx::query(concat!(
             "WITH over AS MATERIALIZED ( \
                  SELECT event_id, target_id FROM state.deliveries \
                   WHERE target_id = $1 AND NOT (attempts > 0 AND due_at > now() AND due_at <= now() + $4) \
                   ORDER BY since, event_id LIMIT $2 FOR UPDATE SKIP LOCKED), \
              dead AS (DELETE FROM state.deliveries d USING over \
                        WHERE d.event_id = over.event_id AND d.target_id = over.target_id RETURNING d.*) \
-             INSERT INTO state.dead_deliveries AS d \
-                    (event_id, target_id, kind, event_type, body, user_id, conversation_id, seq, at, attempts, error) \
-             SELECT event_id, target_id, kind, event_type, body, user_id, conversation_id, seq, at, attempts, $3 \
-               FROM dead \
-             ON CONFLICT (event_id, target_id) DO UPDATE SET \
-                    attempts = excluded.attempts, error = excluded.error, died_at = excluded.died_at",
-        )
+             ",
+            bury_dead!(),
+        ))
         .bind(webhook)
         .bind(many.min(CHUNK))
         .bind(why)
