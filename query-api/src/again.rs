@@ -1,4 +1,5 @@
-//! What a replica did not answer is asked again of the primary: whoever asked waits a little longer, and that is all.
+//! What was asked of a replica that went meanwhile is asked again of the primary: whoever asked waits a little longer, and
+//! that is all.
 
 use axum::body::Body;
 use axum::extract::{Request, State};
