@@ -29,7 +29,7 @@ async fn a_device_that_was_away_catches_up_while_others_send(place: Place) {
     let ann = Device::online(&ann, &logs[0]).await;
     let phone = Device::online(&phone, &logs[1]).await;
     let away = Device::online(&laptop, &logs[2]).await;
-    away.has(group.id, 1).await;
+    away.has(group.id, 1).await.unwrap();
     away.offline().await;
 
     let mut sends = Vec::new();
@@ -39,17 +39,17 @@ async fn a_device_that_was_away_catches_up_while_others_send(place: Place) {
             sends.push(phone.send(&recorder, group.id, format!("from ben: {n} 👋")));
         }
         if n == 300 {
-            phone.has(group.id, 200).await;
+            phone.has(group.id, 200).await.unwrap();
         }
     }
-    phone.has(group.id, 400).await;
+    phone.has(group.id, 400).await.unwrap();
     let back = Device::online(&laptop, &logs[2]).await;
     back.until("the laptop has caught up", |progress| progress.synced).await;
     for send in sends {
         send.await.unwrap();
     }
     for device in [&ann, &phone, &back] {
-        device.has(group.id, 801).await;
+        device.has(group.id, 801).await.unwrap();
     }
     let summary = check(&recorder, &[group]).await;
     assert_eq!((summary.acknowledged, summary.kept), (800, 800));

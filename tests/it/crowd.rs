@@ -1,5 +1,6 @@
 //! A crowd in conversations of its own, all of it online; and two hundred clients who talk at once.
 
+use futures::future::join_all;
 use parlance_client::Server;
 use testkit::{
     app::Place,
@@ -56,9 +57,10 @@ impl Crowd {
     /// Waits until everything that was said has come to everybody.
     pub(crate) async fn arrived(&self) {
         let head = 1 + self.sent * self.devices.len() / self.groups.len();
-        for (n, device) in self.devices.iter().enumerate() {
-            device.has(self.group_of(n), head as u64).await;
-        }
+        let devices = self.devices.iter().enumerate();
+        let all = join_all(devices.map(|(n, device)| device.has(self.group_of(n), head as u64))).await;
+        let late: Vec<String> = all.into_iter().filter_map(Result::err).collect();
+        assert!(late.is_empty(), "{late:#?}");
     }
 
     /// Checks what all of them saw.

@@ -49,7 +49,7 @@ async fn ten_kills_lose_nothing_and_double_nothing(place: Place) {
     }
     let at_first = Device::online(&observer, &observer_log).await;
     for group in &groups {
-        at_first.has(group.id, 1).await;
+        at_first.has(group.id, 1).await.unwrap();
     }
     at_first.offline().await;
 
@@ -104,12 +104,12 @@ async fn ten_kills_lose_nothing_and_double_nothing(place: Place) {
         observer.limit.send_replace(usize::MAX);
         head = 1 + each * CLIENTS / CONVERSATIONS;
         for group in &groups {
-            observer.has(group.id, head as u64).await;
+            observer.has(group.id, head as u64).await.unwrap();
         }
         observer.offline().await;
     }
     for (n, device) in devices.iter().enumerate() {
-        device.has(group_of(n), head as u64).await;
+        device.has(group_of(n), head as u64).await.unwrap();
     }
     eventually("every send is answered", BOUND, async || recorder.unanswered() == 0).await;
     let summary = check(&recorder, &groups).await;

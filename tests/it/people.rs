@@ -151,15 +151,22 @@ impl Device {
 
     /// Waits until the device has got so far.
     pub(crate) async fn until(&self, what: &str, condition: impl FnMut(&Progress) -> bool) {
-        let mut progress = self.progress.clone();
-        let reached = tokio::time::timeout(BOUND, progress.wait_for(condition)).await;
-        assert!(reached.is_ok_and(|reached| reached.is_ok()), "not within {BOUND:?}: {what}");
+        self.reaches(what, condition).await.unwrap_or_else(|late| panic!("{late}"));
     }
 
-    /// Waits until the device has a conversation up to its head.
-    pub(crate) async fn has(&self, conversation: Uuid, head: u64) {
+    /// Waits until the device has a conversation up to its head; else says how far it has got.
+    pub(crate) async fn has(&self, conversation: Uuid, head: u64) -> Result<(), String> {
         let what = format!("{} has {conversation} up to {head}", self.client.user_id());
-        self.until(&what, |progress| progress.has.get(&conversation).is_some_and(|has| *has >= head)).await;
+        self.reaches(&what, |progress| progress.has.get(&conversation).is_some_and(|has| *has >= head)).await
+    }
+
+    async fn reaches(&self, what: &str, condition: impl FnMut(&Progress) -> bool) -> Result<(), String> {
+        let mut progress = self.progress.clone();
+        match tokio::time::timeout(BOUND, progress.wait_for(condition)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(format!("the session ended before {what}: {:?}", *self.progress.borrow())),
+            Err(_) => Err(format!("not within {BOUND:?}: {what}: {:?}", *self.progress.borrow())),
+        }
     }
 
     /// Goes offline, with all acks written that are owed.

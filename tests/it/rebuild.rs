@@ -82,7 +82,7 @@ async fn an_emptied_read_model_is_filled_again_while_sends_go_on(place: Place) {
     let (eve, sent) = going_on.await.unwrap();
     assert!(sent > 0);
     for device in [&eve, &fay] {
-        device.has(group.id, 1 + sent).await;
+        device.has(group.id, 1 + sent).await.unwrap();
     }
     check(&recorder, &[group]).await;
     assert!(app.stop().await.unwrap().success());

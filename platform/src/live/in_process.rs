@@ -27,10 +27,11 @@ impl LiveBus for InProcessLive {
     }
 
     /// The one gateway of this process knows its own connections, and replaces older ones by itself.
-    async fn connected(&self, connected: Connected) {
+    async fn connected(&self, connected: Connected) -> bool {
         let mut devices = self.devices.lock();
         let newest = devices.entry(connected.device()).or_insert(connected.connection_id);
         *newest = connected.connection_id.max(*newest);
+        true
     }
 
     async fn disconnected(&self, gone: Connected) {
@@ -40,9 +41,9 @@ impl LiveBus for InProcessLive {
         }
     }
 
-    async fn connected_of(&self, devices: &[Device]) -> HashSet<Device> {
+    async fn connected_of(&self, devices: &[Device]) -> Option<HashSet<Device>> {
         let connected = self.devices.lock();
-        devices.iter().filter(|device| connected.contains_key(*device)).copied().collect()
+        Some(devices.iter().filter(|device| connected.contains_key(*device)).copied().collect())
     }
 
     async fn still_connected(&self, _: &[Connected]) {}

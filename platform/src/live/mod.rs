@@ -75,15 +75,16 @@ pub trait LiveBus: Send + Sync + 'static {
     /// Tells the gateways that listen; hints of one conversation stay in order. What cannot be told in time is dropped.
     async fn publish(&self, hints: Vec<Hint>);
 
-    /// Tells the other gateways that a device connected here.
-    async fn connected(&self, connected: Connected);
+    /// Tells the other gateways that a device connected here; whether that is known now. Where it is not, it is to be
+    /// said again soon ([`LiveBus::still_connected`]).
+    async fn connected(&self, connected: Connected) -> bool;
 
     /// Tells that a connection is gone; a newer one of its device stands as it is.
     async fn disconnected(&self, gone: Connected);
 
-    /// Those of these devices that are connected, to whichever gateway; none of which that cannot be told just now. A
+    /// Those of these devices that are connected, to whichever gateway; `None` where that cannot be told just now. A
     /// device whose gateway was killed counts for a minute more.
-    async fn connected_of(&self, devices: &[Device]) -> HashSet<Device>;
+    async fn connected_of(&self, devices: &[Device]) -> Option<HashSet<Device>>;
 
     /// Says which devices are connected here still, which is to be done three times a minute; of those that connected
     /// elsewhere since, though nobody heard of it, this process is told.

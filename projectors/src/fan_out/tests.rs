@@ -35,12 +35,14 @@ impl LiveBus for Told {
         self.hints.lock().extend(hints);
     }
 
-    async fn connected(&self, _: Connected) {}
+    async fn connected(&self, _: Connected) -> bool {
+        true
+    }
 
     async fn disconnected(&self, _: Connected) {}
 
-    async fn connected_of(&self, _: &[Device]) -> HashSet<Device> {
-        HashSet::new()
+    async fn connected_of(&self, _: &[Device]) -> Option<HashSet<Device>> {
+        Some(HashSet::new())
     }
 
     async fn still_connected(&self, _: &[Connected]) {}

@@ -15,6 +15,9 @@ use super::push::Told;
 const AT_ONCE: i64 = 500;
 const MEMBERS: i64 = 20_000;
 
+/// So long it is waited for the live bus to tell who is connected; then everybody counts as away.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// A message of which nobody was told yet.
 #[derive(sqlx::FromRow)]
 struct Said {
@@ -68,21 +71,26 @@ pub(super) async fn spread(
     }
     let first = first_few(messages.iter().map(|message| message.members));
     messages.truncate(first);
-    let oldest = OffsetDateTime::now_utc() - max_age;
+    let now = OffsetDateTime::now_utc();
+    let oldest = now - max_age;
     let (recent, stale): (Vec<&Said>, Vec<&Said>) = messages.iter().partition(|message| message.at >= oldest);
     metrics::counter!("parlance_notifications_quiet_total", "reason" => "stale").increment(stale.len() as u64);
     let candidates = candidates(&mut transaction, &recent).await?;
     let online = online(&mut transaction, live, &candidates).await?;
-    let away: Vec<&Candidate> = candidates.iter().filter(|one| !online.contains(&one.user)).collect();
+    let settled = |message: &&Said| online.is_some() || message.at < now - PATIENCE;
+    let settled: Vec<&Said> = recent.into_iter().filter(settled).collect();
+    let is_away = |one: &&Candidate| online.as_ref().is_none_or(|online| !online.contains(&one.user));
+    let away: Vec<&Candidate> = candidates.iter().filter(is_away).collect();
     let connected = candidates.len() - away.len();
     metrics::counter!("parlance_notifications_quiet_total", "reason" => "online").increment(connected as u64);
-    write(&mut transaction, &recent, &away, delay).await?;
+    write(&mut transaction, &settled, &away, delay).await?;
+    let done: Vec<Uuid> = settled.into_iter().chain(stale).map(|message| message.event_id).collect();
     sqlx::query("DELETE FROM state.notifiable_messages WHERE event_id = ANY($1)")
-        .bind(messages.iter().map(|message| message.event_id).collect::<Vec<_>>())
+        .bind(&done)
         .execute(&mut *transaction)
         .await?;
     transaction.commit().await?;
-    Ok(messages.len())
+    Ok(done.len())
 }
 
 /// How many messages have not too many members together: one at least.
@@ -113,23 +121,29 @@ async fn candidates(connection: &mut PgConnection, messages: &[&Said]) -> Result
     .await
 }
 
-/// Those who have a device connected, by the devices of their sessions.
+/// Those who have a device connected; `None` where that cannot be told just now.
+///
+/// By the devices of their sessions, and those that said their first hello so lately that the read model may not know them.
 async fn online(
     connection: &mut PgConnection,
     live: &dyn LiveBus,
     candidates: &[Candidate],
-) -> Result<HashSet<Uuid>, sqlx::Error> {
+) -> Result<Option<HashSet<Uuid>>, sqlx::Error> {
     let users: HashSet<Uuid> = candidates.iter().map(|candidate| candidate.user).collect();
     if users.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(Some(HashSet::new()));
     }
-    let devices: Vec<(Uuid, Uuid)> =
-        sqlx::query_as("SELECT DISTINCT user_id, device_id FROM read.sessions WHERE user_id = ANY($1)")
-            .bind(users.into_iter().collect::<Vec<_>>())
-            .fetch_all(connection)
-            .await?;
+    let devices: Vec<(Uuid, Uuid)> = sqlx::query_as(
+        "SELECT user_id, device_id FROM read.sessions WHERE user_id = ANY($1) \
+         UNION SELECT user_id, device_id FROM state.devices \
+                WHERE user_id = ANY($1) AND first_hello_at > now() - interval '10 minutes'",
+    )
+    .bind(users.into_iter().collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
     let devices: Vec<Device> = devices.into_iter().map(|(user_id, device_id)| Device { user_id, device_id }).collect();
-    Ok(live.connected_of(&devices).await.into_iter().map(|device| device.user_id).collect())
+    let connected = live.connected_of(&devices).await;
+    Ok(connected.map(|connected| connected.into_iter().map(|device| device.user_id).collect()))
 }
 
 async fn write(
@@ -180,10 +194,13 @@ async fn write(
 
 #[cfg(test)]
 mod tests {
-    use platform::live::InProcessLive;
-    use testkit::Database;
+    use platform::live::{Connected, InProcessLive, RedisLive};
+    use platform::redis::Redis;
+    use testkit::{Database, eventually, redis::Redis as Server};
 
     use super::*;
+
+    const BOUND: Duration = Duration::from_secs(30);
 
     #[tokio::test]
     async fn many_messages_are_taken_at_once() {
@@ -201,6 +218,41 @@ mod tests {
         for expected in [500, 100, 0] {
             assert_eq!(spread(database.pool(), &live, Duration::ZERO, max_age).await.unwrap(), expected);
         }
+    }
+
+    async fn deliveries(database: &Database) -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM state.deliveries").fetch_one(database.pool()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_tells_who_is_connected_is_waited_for_but_not_for_ever() {
+        let (database, server) = (Database::new().await, Server::start().unwrap());
+        let redis = Redis::connect_within(&server.url().into(), BOUND, "test:").await.unwrap();
+        let live = RedisLive::start(redis);
+        let [user_id, device_id, connection_id] = [1, 2, 3].map(Uuid::from_u128);
+        let here = Connected { user_id, device_id, connection_id };
+        assert!(live.connected(here).await);
+        // Known by the first hello alone: the read model lags behind.
+        let rows = "
+            CREATE TEMPORARY VIEW ids AS SELECT lpad('1', 32, '0')::uuid AS one, lpad('2', 32, '0')::uuid AS two;
+            INSERT INTO state.devices SELECT one, two FROM ids;
+            INSERT INTO read.members SELECT two, one, 0, NULL, 'member', now() FROM ids;
+            INSERT INTO state.push_subscriptions
+                   (user_id, subscription_id, session_id, sealed, endpoint_hash, service, expires_at)
+            SELECT one, two, two, '', '', 'https://push.example.org', now() + interval '1 day' FROM ids;
+            INSERT INTO read.checkpoints VALUES ('conversations', 1, 0, 9);
+            INSERT INTO state.notifiable_messages
+            SELECT gen_random_uuid(), 1, 0, n, two, n, gen_random_uuid(), gen_random_uuid(),
+                   now() - (n - 1) * interval '11 seconds'
+              FROM ids, generate_series(1, 2) AS n";
+        sqlx::raw_sql(rows).execute(database.pool()).await.unwrap();
+        server.kill().unwrap();
+        let spread = async || spread(database.pool(), &live, Duration::ZERO, BOUND).await.unwrap();
+        assert_eq!((spread().await, deliveries(&database).await), (1, 1), "the older one");
+        assert_eq!((spread().await, deliveries(&database).await), (0, 1));
+        server.start_again().unwrap();
+        eventually("it is said again", BOUND, async || live.connected(here).await).await;
+        assert_eq!((spread().await, deliveries(&database).await), (1, 1), "and told nobody");
     }
 
     #[test]

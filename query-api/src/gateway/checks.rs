@@ -10,7 +10,7 @@ use schemas::rest::Problem;
 use schemas::{Position, Topic};
 use time::OffsetDateTime;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -76,7 +76,9 @@ async fn look_at_fresh(shared: &Shared) {
 async fn say_who_is_here(shared: &Shared) {
     while shared.live.addresses_members() {
         let pause = DEVICES.mul_f64(rand::rng().random_range(0.8..1.0));
-        sleep(pause).await;
+        if timeout(pause, shared.unknown.notified()).await.is_ok() {
+            sleep(LOOK).await;
+        }
         shared.live.still_connected(&shared.hub.devices()).await;
     }
 }

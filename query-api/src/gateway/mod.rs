@@ -32,6 +32,7 @@ use platform::config::Origin;
 use platform::live::LiveBus;
 use schemas::ws::close;
 use sqlx::PgPool;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoints::CheckpointPoller;
@@ -83,6 +84,8 @@ pub(crate) struct Shared {
     live: Arc<dyn LiveBus>,
     clock: Clock,
     figures: Figures,
+    /// Told where others do not know of a connection yet.
+    unknown: Notify,
     /// Cancelled once the server drains.
     stop: CancellationToken,
     /// Cancelled once nothing is left to be kept.
@@ -134,6 +137,7 @@ impl Gateway {
             live: live.clone(),
             clock: Clock::new(),
             figures: Figures::new(),
+            unknown: Notify::new(),
             stop: CancellationToken::new(),
             end: CancellationToken::new(),
         });

@@ -166,7 +166,9 @@ async fn start(
     if let Some(heard) = shared.hub.enter(mailbox) {
         heard.await;
     }
-    shared.live.connected(mailbox.connected()).await;
+    if !shared.live.connected(mailbox.connected()).await {
+        shared.unknown.notify_one();
+    }
     // It may have gone meanwhile, and said so before this was said.
     if mailbox.is_gone() {
         shared.live.disconnected(mailbox.connected()).await;

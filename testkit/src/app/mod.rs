@@ -28,7 +28,7 @@ use self::{embedded::OneProcess, process::Process};
 #[derive(Debug, Clone)]
 pub struct Place {
     binary: PathBuf,
-    folder: Arc<TempDir>,
+    folder: Arc<Folder>,
     environment: Vec<(String, String)>,
     /// Engines of the test's own; `None` where the process brings its own.
     engines: Option<Arc<Engines>>,
@@ -46,7 +46,8 @@ impl Place {
             .context("no temporary folder")?;
         let data_dir = folder.path().join("data");
         let data_dir = data_dir.to_str().context("a temporary folder with a name that is no text")?.to_owned();
-        let place = Self { binary: binary.into(), folder: Arc::new(folder), environment: Vec::new(), engines: None };
+        let place =
+            Self { binary: binary.into(), folder: Arc::new(Folder(folder)), environment: Vec::new(), engines: None };
         Ok(place.with("PARLANCE_RATE_LIMITS", "off").with("PARLANCE_DATA_DIR", &data_dir))
     }
 
@@ -77,7 +78,7 @@ impl Place {
 
     /// The data directory.
     pub fn data_dir(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.folder().join("data")
     }
 
     /// The engines, where they are the test's own.
@@ -87,7 +88,7 @@ impl Place {
 
     /// What the processes write to their standard error, over all starts.
     pub fn log(&self) -> PathBuf {
-        self.folder.path().join("parlance.log")
+        self.folder.log()
     }
 
     /// The end of that, for a message about what went wrong.
@@ -109,7 +110,7 @@ impl Place {
         command
             .args(arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .current_dir(self.folder.path())
+            .current_dir(self.folder())
             .stdin(std::process::Stdio::null())
             .kill_on_drop(true);
         command
@@ -132,7 +133,25 @@ impl Place {
     }
 
     fn folder(&self) -> &Path {
-        self.folder.path()
+        self.folder.0.path()
+    }
+}
+
+/// All that a place keeps. Where a test fails, it says at last how the log ended.
+#[derive(Debug)]
+struct Folder(TempDir);
+
+impl Folder {
+    fn log(&self) -> PathBuf {
+        self.0.path().join("parlance.log")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the log ended with:\n{}", process::end_of(&self.log()));
+        }
     }
 }
 

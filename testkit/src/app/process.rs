@@ -163,5 +163,5 @@ pub(super) fn signal_one(pid: u32, signal: Signal) {
 /// The end of a log, for a message about what went wrong.
 pub(super) fn end_of(log: &Path) -> String {
     let log = std::fs::read(log).unwrap_or_default();
-    String::from_utf8_lossy(&log[log.len().saturating_sub(4000)..]).into_owned()
+    String::from_utf8_lossy(&log[log.len().saturating_sub(8000)..]).into_owned()
 }

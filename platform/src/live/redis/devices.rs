@@ -36,17 +36,19 @@ impl Devices {
         Self { process }
     }
 
-    /// Keeps where a device connected, and tells the gateways that have others of its user.
-    pub(super) async fn connected(&self, redis: &Redis, names: &Names, connected: Connected) {
+    /// Keeps where a device connected, and tells the gateways that have others of its user; whether Redis took it.
+    pub(super) async fn connected(&self, redis: &Redis, names: &Names, connected: Connected) -> bool {
         // Key and channel share their slot.
         let channel = names.name(Channel::User(connected.user_id));
-        let Some(node) = redis.nodes().of(channel.as_bytes()).cloned() else { return };
+        let Some(node) = redis.nodes().of(channel.as_bytes()).cloned() else { return false };
         let mut commands = redis::pipe();
         self.keep(redis, connected, &mut commands);
         commands.cmd("SPUBLISH").arg(channel).arg(wire::connected(connected));
-        if let Err(error) = redis.ask_all(&node, &commands, CONNECT).await {
+        let told = redis.ask_all(&node, &commands, CONNECT).await;
+        if let Err(error) = &told {
             tracing::debug!(%error, "a connection is not told to other gateways; they find it out later");
         }
+        told.is_ok()
     }
 
     /// Forgets a connection.
@@ -59,8 +61,8 @@ impl Devices {
         }
     }
 
-    /// Those that are kept.
-    pub(super) async fn connected_of(&self, redis: &Redis, devices: &[Device]) -> HashSet<Device> {
+    /// Those that are kept; `None` where a node does not say so of its own.
+    pub(super) async fn connected_of(&self, redis: &Redis, devices: &[Device]) -> Option<HashSet<Device>> {
         let nodes = redis.nodes();
         let mut connected = HashSet::new();
         for node in &nodes.all {
@@ -78,11 +80,14 @@ impl Devices {
                         let kept = some.iter().zip(&kept).filter(|(_, kept)| connection(kept).is_some());
                         connected.extend(kept.map(|(device, _)| *device));
                     }
-                    Err(error) => tracing::debug!(%error, "who is connected cannot be told: taken for away"),
+                    Err(error) => {
+                        tracing::debug!(%error, "who is connected cannot be told");
+                        return None;
+                    }
                 }
             }
         }
-        connected
+        Some(connected)
     }
 
     /// Keeps where devices are connected still; answers those that connected elsewhere since.

@@ -210,16 +210,16 @@ impl LiveBus for RedisLive {
         publish::hints(&self.shared.redis, &self.shared.names, &hints).await;
     }
 
-    async fn connected(&self, connected: Connected) {
+    async fn connected(&self, connected: Connected) -> bool {
         let Shared { redis, names, devices, .. } = &*self.shared;
-        devices.connected(redis, names, connected).await;
+        devices.connected(redis, names, connected).await
     }
 
     async fn disconnected(&self, gone: Connected) {
         self.shared.devices.disconnected(&self.shared.redis, gone).await;
     }
 
-    async fn connected_of(&self, devices: &[Device]) -> HashSet<Device> {
+    async fn connected_of(&self, devices: &[Device]) -> Option<HashSet<Device>> {
         self.shared.devices.connected_of(&self.shared.redis, devices).await
     }
 

@@ -212,12 +212,14 @@ impl Channels {
 impl LiveBus for Channels {
     async fn publish(&self, _: Vec<Hint>) {}
 
-    async fn connected(&self, _: Connected) {}
+    async fn connected(&self, _: Connected) -> bool {
+        true
+    }
 
     async fn disconnected(&self, _: Connected) {}
 
-    async fn connected_of(&self, _: &[Device]) -> HashSet<Device> {
-        HashSet::new()
+    async fn connected_of(&self, _: &[Device]) -> Option<HashSet<Device>> {
+        Some(HashSet::new())
     }
 
     async fn still_connected(&self, _: &[Connected]) {}

@@ -270,7 +270,7 @@ async fn a_device_counts_as_connected_until_it_is_gone() {
 /// By the word of the live bus, which others are told of who is away.
 pub(super) async fn counts_as_connected(world: &World) {
     let known = Device { user_id: user(1), device_id: device(1) };
-    let counts = async || world.port.live.connected_of(&[known]).await.contains(&known);
+    let counts = async || world.port.live.connected_of(&[known]).await.unwrap().contains(&known);
     let older = world.connect(user(1), device(1)).await;
     assert!(counts().await, "it was welcomed");
     // A newer connection takes the place of the older one, which goes.
