@@ -159,10 +159,10 @@ impl Hub {
         let room = shard.entry(conversation_id).or_default();
         if rooms.insert(conversation_id) {
             Arc::make_mut(&mut room.listeners).push(mailbox.clone());
-        }
-        // Others may not have been told as much as is known of it here.
-        if room.listeners.len() == 1 {
-            room.head = room.head.max(head);
+            // Whoever comes knows of `head`; others, and who only asks again, may not.
+            if room.listeners.len() == 1 {
+                room.head = room.head.max(head);
+            }
         }
         room.members = members.or(room.members);
         let pending = if room.wide {

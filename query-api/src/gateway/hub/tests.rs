@@ -190,6 +190,8 @@ fn heads_and_stays_are_told_to_those_who_do_not_know() {
     hub.listen(&ann, room(), 5, None);
     hub.head(room(), 5);
     assert_eq!(told(&ann).0, Vec::<u64>::new());
+    // She asks again, and knows no more for it.
+    assert_eq!(hub.join(&ann, room(), 6, None), 5);
     hub.head(room(), 6);
     assert_eq!(told(&ann).0, [1006]);
     hub.stay(ann.user_id, room(), 0, 7, 2);

@@ -69,7 +69,9 @@ impl Session {
     /// The conversations that the user is in, each with its `joined` and head.
     pub(crate) fn stays(&mut self, now_ms: u64, stays: &[(Uuid, u64, u64)], out: &mut Output) {
         for &(conversation_id, joined, head) in stays {
-            if self.flows.contains_key(&conversation_id) {
+            if let Some(flow) = self.flows.get_mut(&conversation_id) {
+                flow.head = flow.head.max(head);
+                self.want(conversation_id);
                 continue;
             }
             // The read model may not know yet that a stay has ended.

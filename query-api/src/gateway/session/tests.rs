@@ -585,6 +585,14 @@ fn new_conversations_begin_with_themselves_or_the_join() {
 }
 
 #[test]
+fn a_head_that_is_found_with_the_stays_is_read_up_to() {
+    let mut bench = Bench::open(vec![]);
+    bench.event(&event_about(ROOM, 1, About::Created));
+    bench.session.stays(0, &[(ROOM, 0, 3)], &mut bench.out);
+    assert_eq!(bench.range().map(|range| (range.after, range.upto)), Some((1, 3)));
+}
+
+#[test]
 fn earlier_stays_may_be_replayed() {
     let mut bench = Bench::open(vec![begin(ROOM, 5, 0, 6)]);
     bench.range();
