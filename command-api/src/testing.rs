@@ -126,8 +126,9 @@ impl Api {
             limiter: Arc::new(LocalLimiter::new(limits)),
             settings,
         });
-        let router =
-            platform::http::frame(crate::router(service.clone()).merge(crate::internal_router(service.clone())));
+        let router = platform::http::frame(
+            crate::router(service.clone()).merge(crate::internal_router(service.clone(), stop.clone())),
+        );
         Self { service, router, _stop: stop.drop_guard(), database }
     }
 

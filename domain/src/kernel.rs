@@ -1,9 +1,11 @@
 //! What every aggregate shares with the store that keeps it: how events are written down, and what a stream is.
 
 use cqrs_es::DomainEvent;
+use serde::{Deserialize, Serialize};
 
 /// The log's topics; an event's topic follows from its aggregate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "i16", try_from = "i16")]
 #[repr(i16)]
 pub enum LogTopic {
     /// Users and their sessions, ordered by user.
@@ -24,6 +26,20 @@ impl LogTopic {
     /// The topic stored under `code`.
     pub fn from_code(code: i16) -> Option<Self> {
         Self::ALL.into_iter().find(|topic| topic.code() == code)
+    }
+}
+
+impl From<LogTopic> for i16 {
+    fn from(topic: LogTopic) -> Self {
+        topic.code()
+    }
+}
+
+impl TryFrom<i16> for LogTopic {
+    type Error = &'static str;
+
+    fn try_from(code: i16) -> Result<Self, Self::Error> {
+        Self::from_code(code).ok_or("no topic has this code")
     }
 }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use domain::kernel::{LogTopic, Stored};
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -13,7 +14,7 @@ use crate::kind;
 use crate::upcast::Upcasters;
 
 /// An event of the log, private: the relay translates it before it leaves the process.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoredEvent {
     /// The topic of its shard.
     pub topic: LogTopic,
@@ -38,6 +39,7 @@ pub struct StoredEvent {
     /// The version of the type's JSON.
     pub event_version: i16,
     /// When it was decided; milliseconds.
+    #[serde(with = "time::serde::timestamp::microseconds")]
     pub at: OffsetDateTime,
     /// The event's JSON.
     pub payload: Box<str>,

@@ -26,7 +26,7 @@ mod workspace;
 
 pub use chain::{Hash, genesis};
 pub use command::{Command, Context, ExecuteError, Executed, LogPosition, Reads};
-pub use committed::{Committed, CommittedBatch};
+pub use committed::{Committed, CommittedBatch, CommittedLines};
 pub use cqrs::{CqrsContext, CqrsStore};
 pub use event::{StoredEvent, UnreadableEvent};
 pub use extend::Extension;

@@ -1,8 +1,11 @@
-//! What this process commits, straight from its store: a short cut past the log, in which nothing has to be found.
+//! What is committed, straight from this process's store and from others: a short cut past the log, in which nothing has
+//! to be found.
 
 use std::sync::Arc;
 
 use event_store::{Committed, CommittedBatch, StoredEvent};
+
+use crate::others::Others;
 
 /// Events of one transaction.
 pub(crate) type Batch = Arc<[StoredEvent]>;
@@ -28,34 +31,66 @@ impl Heard {
     }
 }
 
-/// The store's batches, while there is a store.
+/// The batches of this process's store, while there is one, and of others.
 #[derive(Default)]
-pub(crate) struct Feed(Option<Committed>);
+pub(crate) struct Feed {
+    own: Option<Committed>,
+    others: Option<Others>,
+}
 
 impl Feed {
-    pub(crate) fn of(committed: Option<Committed>) -> Self {
-        Self(committed)
+    pub(crate) fn of(own: Option<Committed>, others: Option<Others>) -> Self {
+        Self { own, others }
     }
 
+    /// Whether anything may come.
     pub(crate) fn is_open(&self) -> bool {
-        self.0.is_some()
+        self.own.is_some() || self.others.as_ref().is_some_and(Others::tell)
     }
 
     /// All that waits, at least one batch, and no further one after so many events.
     pub(crate) async fn next(&mut self, most: usize) -> Heard {
         let mut heard = Heard::default();
-        let Some(committed) = &mut self.0 else { return std::future::pending().await };
-        match committed.next().await {
-            Some(first) => heard.add(first),
-            None => self.0 = None,
-        }
-        while let Some(committed) = &mut self.0
-            && heard.events < most
-            && let Some(batch) = committed.try_next()
+        heard.add(self.first().await);
+        while heard.events < most
+            && let Some(batch) = self.try_next()
         {
             heard.add(batch);
         }
         heard
+    }
+
+    async fn first(&mut self) -> CommittedBatch {
+        loop {
+            let Self { own, others } = self;
+            tokio::select! {
+                batch = next_of(own) => match batch {
+                    Some(batch) => return batch,
+                    // The store is closed.
+                    None => self.own = None,
+                },
+                Some(batch) = next_of_others(others) => return batch,
+            }
+        }
+    }
+
+    fn try_next(&mut self) -> Option<CommittedBatch> {
+        let own = self.own.as_mut().and_then(Committed::try_next);
+        own.or_else(|| self.others.as_mut()?.try_next())
+    }
+}
+
+async fn next_of(own: &mut Option<Committed>) -> Option<CommittedBatch> {
+    match own {
+        Some(own) => own.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_of_others(others: &mut Option<Others>) -> Option<CommittedBatch> {
+    match others {
+        Some(others) => others.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -9,7 +9,7 @@ pub struct Options {
     pub shortest_poll: Duration,
     /// The pause that it grows to while they do not.
     pub longest_poll: Duration,
-    /// How long what this process commits may take to come by itself before it is read from the log.
+    /// How long what is committed may take to come by itself, where anybody tells, before it is read from the log.
     pub grace: Duration,
     /// Events read from a shard at once.
     pub page: u32,
@@ -42,7 +42,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// For a process that commits nothing itself: all comes by looking.
+    /// For a process that commits nothing itself: what others do not tell comes by looking.
     #[must_use]
     pub fn alone() -> Self {
         Self { shortest_poll: Duration::from_millis(2), longest_poll: Duration::from_millis(25), ..Self::default() }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::feed::Feed;
 use crate::leadership::Leadership;
 use crate::options::Options;
+use crate::others::Others;
 use crate::replay::Replayer;
 use crate::running::Running;
 use crate::status::RelayStatus;
@@ -31,14 +32,15 @@ pub async fn heads(log: &Log) -> Result<Vec<Position>, sqlx::Error> {
 
 /// Hands what was committed to the bus, of the shards that it leads.
 ///
-/// It goes on where the bus ends. What this process commits is handed on without reading it back; what others wrote, and
-/// what was missed, is found by the shards' heads and read from the log, several shards at a time. While the bus fails
-/// nothing is kept: the log has it.
+/// It goes on where the bus ends. What this process commits, and what others tell it that they commit, is handed on without
+/// reading it back; what was missed is found by the shards' heads and read from the log, several shards at a time. While
+/// the bus fails nothing is kept: the log has it.
 pub struct Relay {
     log: Log,
     bus: Arc<dyn Bus>,
     leadership: Leadership,
     committed: Option<Committed>,
+    others: Option<Others>,
     options: Options,
     requests: Option<PgPool>,
     status: RelayStatus,
@@ -47,13 +49,29 @@ pub struct Relay {
 impl Relay {
     /// A relay from `log` to `bus`.
     pub fn new(log: Log, bus: Arc<dyn Bus>, leadership: Leadership, options: Options) -> Self {
-        Self { log, bus, leadership, committed: None, options, requests: None, status: RelayStatus::default() }
+        Self {
+            log,
+            bus,
+            leadership,
+            committed: None,
+            others: None,
+            options,
+            requests: None,
+            status: RelayStatus::default(),
+        }
     }
 
     /// Takes what this process commits straight from its store.
     #[must_use]
     pub fn following(mut self, committed: Committed) -> Self {
         self.committed = Some(committed);
+        self
+    }
+
+    /// Takes what others commit from them.
+    #[must_use]
+    pub fn following_others(mut self, others: Others) -> Self {
+        self.others = Some(others);
         self
     }
 
@@ -84,7 +102,7 @@ impl Relay {
                 replayer.run(shutdown.clone()).await;
             }
         };
-        let running = Running::new(work(self.options), Feed::of(self.committed), self.status);
+        let running = Running::new(work(self.options), Feed::of(self.committed, self.others), self.status);
         tokio::join!(running.run(shutdown.clone()), replaying);
     }
 }

@@ -130,7 +130,8 @@ impl Running {
         self.hand_on(heard.batches);
     }
 
-    /// Publishes what follows what was published; puts aside what belongs to shards that are being worked on.
+    /// Publishes what follows what was published; puts aside what does not yet, or belongs to shards that are being worked
+    /// on.
     fn hand_on(&mut self, batches: Vec<Batch>) {
         let mut records = Vec::with_capacity(batches.iter().map(|batch| batch.len()).sum());
         let mut touched: Vec<Place> = Vec::new();
@@ -147,6 +148,8 @@ impl Running {
                     continue;
                 }
                 if event.position != shard.reached() + 1 {
+                    // What comes before it another process may be about to tell; the log has it in any case.
+                    aside = true;
                     self.schedule.now();
                     continue;
                 }
@@ -305,7 +308,7 @@ impl Running {
         self.report();
     }
 
-    /// What lies between a commit of this process and our hands comes by itself in a moment: no need to read it.
+    /// What lies between a commit and our hands comes by itself in a moment, where anybody tells: no need to read it.
     async fn wait_for_our_own(&mut self, heads: &[Position]) {
         let deadline = Instant::now() + self.options.grace;
         let flows = |shard: &Shard| shard.flows();

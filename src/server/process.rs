@@ -19,7 +19,7 @@ use platform::registry;
 use projectors::notifications;
 use query_api::gateway::{self, CommandPort, Gateway, RemoteCommands};
 use query_api::{Dependencies, Dependency, Documents, QueryState, Reads};
-use relay::{Leadership, Relay, RelayStatus};
+use relay::{Leadership, Others, Relay, RelayStatus};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
@@ -89,7 +89,7 @@ impl Process<'_> {
         if let Some((service, _)) = &parts.commands {
             let service = service.clone();
             parts.router = parts.router.merge(command_api::router(service.clone()));
-            parts.router = parts.router.merge(command_api::internal_router(service));
+            parts.router = parts.router.merge(command_api::internal_router(service, self.life.drain_token()));
         }
         let applied = AppliedPositions::default();
         if let Some(pool) = &self.pools.queries {
@@ -98,7 +98,7 @@ impl Process<'_> {
         // What is applied to the primary the replica does not have yet.
         let applied = if self.pools.replica.is_some() { AppliedPositions::default() } else { applied };
         if self.roles.want_bus() {
-            self.bus(&mut parts, &engines, applied, &log).await?;
+            self.bus(&mut parts, &auth, &engines, applied, &log).await?;
         }
         if self.roles.has(Role::Relay) {
             let (signing, health) = notary::open(self.config, &log, &self.pools.state)?;
@@ -210,6 +210,7 @@ impl Process<'_> {
     async fn bus(
         &self,
         parts: &mut Parts,
+        auth: &Auth,
         engines: &Engines,
         applied: AppliedPositions,
         log: &Log,
@@ -219,7 +220,7 @@ impl Process<'_> {
         let events = EventBus::connect(self.config, log).await?;
         let mut status = None;
         if self.roles.has(Role::Relay) {
-            status = Some(self.relay(&events, committed, log).await?);
+            status = Some(self.relay(auth, &events, committed, log).await?);
         }
         if let EventBus::Kafka(kafka) = &events {
             parts.dependencies.push(kafka_dependency(Arc::clone(kafka), status));
@@ -256,7 +257,13 @@ impl Process<'_> {
     }
 
     /// The relay, of all shards where the bus is this process's own, else of those that it gets a lease for.
-    async fn relay(&self, events: &EventBus, committed: Option<Committed>, log: &Log) -> anyhow::Result<RelayStatus> {
+    async fn relay(
+        &self,
+        auth: &Auth,
+        events: &EventBus,
+        committed: Option<Committed>,
+        log: &Log,
+    ) -> anyhow::Result<RelayStatus> {
         let options = if committed.is_some() { relay::Options::default() } else { relay::Options::alone() };
         let mut leadership = Leadership::All;
         // Handed back once nothing is published any more.
@@ -273,6 +280,13 @@ impl Process<'_> {
         }
         if let Some(committed) = committed {
             relay = relay.following(committed);
+        }
+        // Nobody else commits to a private database.
+        if self.config.database_url.is_some() {
+            let members = registry::watch(self.pools.state.clone(), self.stop());
+            let own = self.roles.has(Role::CommandApi).then(|| self.advertised()).transpose()?;
+            let own = own.map(|url| url.join(""));
+            relay = relay.following_others(Others::follow(members, own, auth.authenticator.keyring()));
         }
         let (status, stop) = (relay.status(), self.stop());
         self.essential("relay", async move {

@@ -44,7 +44,7 @@ async fn to_strangers_there_is_nothing() {
     let api = Api::new().await;
     let ann = api.user("ann").await;
     let nowhere = api.post("/internal/v1/nowhere", Some(&ann), json!({})).await.is(404);
-    for path in [SEND, ADVANCE, TAKE_RECEIPTS, HEADS, POSITIONS, READ_AUDIT] {
+    for path in [SEND, ADVANCE, TAKE_RECEIPTS, HEADS, POSITIONS, COMMITTED, READ_AUDIT] {
         let refused = [
             api.post(path, None, json!({})).await,
             api.post(path, Some(&ann), json!({})).await,

@@ -89,6 +89,7 @@ const INTERNAL: &[Entry] = &[
     guarded(internal::TAKE_RECEIPTS, "POST"),
     guarded(internal::HEADS, "POST"),
     guarded(internal::POSITIONS, "POST"),
+    guarded(internal::COMMITTED, "POST"),
     guarded(internal::READ_AUDIT, "POST"),
 ];
 

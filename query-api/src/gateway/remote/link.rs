@@ -6,33 +6,21 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::uri::Scheme;
-use http::{HeaderValue, Request, StatusCode, Uri};
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use http::{HeaderValue, Request, StatusCode};
+use hyper::client::conn::http2::SendRequest;
 use platform::http::TraceId;
-use tokio::net::TcpStream;
+use platform::internal::dial;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// How long it may take to connect and to be answered for the first time.
-const DIAL: Duration = Duration::from_secs(1);
 /// Between tries to connect: at first, at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// Who said nothing for so long is asked whether it is there, and given up if it does not answer in time: a process that
-/// was stopped, or cut off, still looks connected.
-const PING: Duration = Duration::from_secs(1);
-const PONG: Duration = Duration::from_millis(1_500);
 /// Calls under way, of as many as a server lets us have.
 const MOST_CALLS: usize = 512;
 /// The largest answer, in bytes.
 const LONGEST_ANSWER: usize = 1 << 20;
-const WINDOW: u32 = 1 << 20;
-/// What any process answers, if it answers.
-const PROBE: &str = "/health/live";
 
 /// The call came to nothing, or nobody knows what it came to: the connection is not there, or broke.
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +92,7 @@ async fn keep(url: &str, publish: watch::Sender<Option<SendRequest<Body>>>, news
     let mut pause = FIRST_PAUSE;
     let mut told = false;
     loop {
-        match timeout(DIAL, dial(url)).await.unwrap_or(Err(DialError::Late)) {
+        match dial(url).await {
             Ok((sender, driver)) => {
                 tracing::info!(url, "commands can go to {url}");
                 (pause, told) = (FIRST_PAUSE, false);
@@ -124,44 +112,4 @@ async fn keep(url: &str, publish: watch::Sender<Option<SendRequest<Body>>>, news
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-}
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-enum DialError {
-    #[error("it is no http:// address")]
-    Address,
-    #[error("it cannot be reached")]
-    Unreachable(#[from] std::io::Error),
-    #[error("it does not speak HTTP/2")]
-    Http(#[from] hyper::Error),
-    #[error("it did not answer in time")]
-    Late,
-}
-
-/// A connection that has answered once: the system connects also to a process that was stopped.
-async fn dial(url: &str) -> Result<(SendRequest<Body>, JoinHandle<hyper::Result<()>>), DialError> {
-    let uri: Uri = url.parse().map_err(|_| DialError::Address)?;
-    let plain = uri.scheme() == Some(&Scheme::HTTP);
-    let authority = uri.authority().filter(|_| plain).ok_or(DialError::Address)?;
-    let address = match authority.port() {
-        Some(_) => authority.to_string(),
-        None => format!("{authority}:80"),
-    };
-    let stream = TcpStream::connect(address).await?;
-    // Calls are small and waited for.
-    stream.set_nodelay(true)?;
-    let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PONG)
-        .keep_alive_while_idle(true)
-        .handshake(TokioIo::new(stream))
-        .await?;
-    let driver = tokio::spawn(connection);
-    let probe = Request::get(format!("{url}{PROBE}")).body(Body::empty()).map_err(|_| DialError::Address)?;
-    sender.send_request(probe).await?;
-    Ok((sender, driver))
 }

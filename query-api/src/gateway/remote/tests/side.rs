@@ -57,7 +57,7 @@ impl Side {
             settings: Settings::default(),
         });
         let public = command_api::router(service.clone());
-        let router = platform::http::frame(public.merge(command_api::internal_router(service.clone())));
+        let router = platform::http::frame(public.merge(command_api::internal_router(service.clone(), stop.clone())));
         let listener = TcpListener::bind(at.unwrap_or("127.0.0.1:0".parse().unwrap())).await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(platform::http::serve(listener, router.clone(), stop, Duration::from_secs(5)));

@@ -1,8 +1,10 @@
-//! What a gateway and the command side say to each other when they are not in one process: paths and JSON bodies.
+//! What processes say to the command side when it is not in theirs, gateways mostly: paths and JSON bodies.
 //!
 //! They are private to processes of one installation, which prove by a key of theirs that they are
 //! ([`crate::auth::Keyring::internal_token`]), and speak for callers whom the gateway has authenticated. Refusals are the
 //! public problems, which the gateway hands on as they are.
+
+mod dial;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::auth::Caller;
+pub use dial::{DialError, dial};
 
 /// Says messages in one conversation: [`SendMessages`] → [`MessagesSent`].
 pub const SEND: &str = "/internal/v1/messages";
@@ -24,6 +27,8 @@ pub const TAKE_RECEIPTS: &str = "/internal/v1/receipts";
 pub const HEADS: &str = "/internal/v1/heads";
 /// Tells how far the conversations' shards have got: `{}` → [`Positions`].
 pub const POSITIONS: &str = "/internal/v1/positions";
+/// Tells what is committed there from now on: `{}` → batches of events, a line of JSON each, without an end.
+pub const COMMITTED: &str = "/internal/v1/committed";
 /// Takes down that an operator reads the audit: [`ReadAudit`] → [`AuditReading`].
 pub const READ_AUDIT: &str = "/internal/v1/audit-readings";
 

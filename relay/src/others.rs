@@ -1,0 +1,173 @@
+//! What command-apis in other processes commit, as they tell it: as a process's own, a short cut past the log.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use event_store::{CommittedBatch, CommittedLines};
+use futures::StreamExt;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderValue, Request, StatusCode};
+use platform::auth::Keyring;
+use platform::internal::{COMMITTED, DialError, dial};
+use platform::registry::Members;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Batches that wait; then nothing more is read from those who tell them, who in the end leave some out.
+const WAITING: usize = 256;
+/// Between tries to follow one: at first, at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Follows what others commit, until it is dropped.
+///
+/// Within a shard positions come in order from each of them, but not from all together, and some may not come at all.
+pub struct Others {
+    batches: mpsc::Receiver<CommittedBatch>,
+    /// How many are followed.
+    count: Arc<AtomicUsize>,
+    _following: AbortOnDropHandle<()>,
+}
+
+impl Others {
+    /// Follows those that take commands (`platform::registry::watch`) but for `own`, this process's URL if it takes
+    /// commands too; they are shown the installation's key.
+    pub fn follow(members: watch::Receiver<Members>, own: Option<String>, keyring: &Keyring) -> Self {
+        metrics::describe_gauge!(
+            "parlance_relay_followed",
+            "Command-apis of other processes that tell this relay what they commit."
+        );
+        let mut token = HeaderValue::from_str(&format!("Bearer {}", keyring.internal_token()))
+            .expect("base64 is made of visible characters");
+        token.set_sensitive(true);
+        let (tell, batches) = mpsc::channel(WAITING);
+        let count = Arc::new(AtomicUsize::new(0));
+        let follower = Follower { token, tell, count: Arc::clone(&count) };
+        let following = AbortOnDropHandle::new(tokio::spawn(follow_all(members, own, follower)));
+        Self { batches, count, _following: following }
+    }
+
+    /// Whether anybody tells anything.
+    pub(crate) fn tell(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+    }
+
+    /// The next batch.
+    pub(crate) async fn next(&mut self) -> Option<CommittedBatch> {
+        self.batches.recv().await
+    }
+
+    /// The next batch, if one is there.
+    pub(crate) fn try_next(&mut self) -> Option<CommittedBatch> {
+        self.batches.try_recv().ok()
+    }
+}
+
+/// Follows everybody on the list, as it changes.
+async fn follow_all(mut members: watch::Receiver<Members>, own: Option<String>, follower: Follower) {
+    let mut following: HashMap<String, AbortOnDropHandle<()>> = HashMap::new();
+    loop {
+        let list = members.borrow_and_update().clone();
+        following.retain(|url, _| list.contains(url));
+        for url in list.iter().filter(|url| Some(*url) != own.as_ref()) {
+            following
+                .entry(url.clone())
+                .or_insert_with(|| AbortOnDropHandle::new(tokio::spawn(follower.clone().keep_on(url.clone()))));
+        }
+        if members.changed().await.is_err() {
+            // Nothing will be heard any more; those who are known go on.
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Why one is not followed any more.
+#[derive(Debug, thiserror::Error)]
+enum Unfollowed {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("it is no address")]
+    Address(#[from] http::Error),
+    #[error("the connection broke")]
+    Broken(#[from] hyper::Error),
+    #[error("what it tells broke off")]
+    BrokeOff(#[from] axum::Error),
+    #[error("it answers {0}")]
+    Refused(StatusCode),
+    #[error("what it tells cannot be read")]
+    Unreadable(#[from] serde_json::Error),
+}
+
+/// One who follows.
+#[derive(Clone)]
+struct Follower {
+    token: HeaderValue,
+    tell: mpsc::Sender<CommittedBatch>,
+    count: Arc<AtomicUsize>,
+}
+
+/// One more is followed, as long as this is kept.
+struct Followed<'a>(&'a AtomicUsize);
+
+impl<'a> Followed<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        metrics::gauge!("parlance_relay_followed").increment(1);
+        Self(count)
+    }
+}
+
+impl Drop for Followed<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+        metrics::gauge!("parlance_relay_followed").decrement(1);
+    }
+}
+
+impl Follower {
+    /// Follows one, and again whenever it could not go on.
+    async fn keep_on(self, url: String) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let mut began = false;
+            let ended = self.follow(&url, &mut began).await;
+            if began {
+                pause = FIRST_PAUSE;
+            }
+            let reason = ended.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
+            tracing::debug!(url, reason, "what {url} commits is found in the log alone: {reason}");
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Hands on what one tells, until it ends.
+    async fn follow(&self, url: &str, began: &mut bool) -> Result<(), Unfollowed> {
+        let (mut sender, driver) = dial(url).await?;
+        let _driver = AbortOnDropHandle::new(driver);
+        let request = Request::post(format!("{url}{COMMITTED}"))
+            .header(AUTHORIZATION, self.token.clone())
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .body(Body::from("{}"))?;
+        let answer = sender.send_request(request).await?;
+        if answer.status() != StatusCode::OK {
+            return Err(Unfollowed::Refused(answer.status()));
+        }
+        *began = true;
+        let _followed = Followed::new(&self.count);
+        tracing::info!(url, "follows what {url} commits");
+        let mut lines = CommittedLines::default();
+        let mut pieces = Body::new(answer.into_body()).into_data_stream();
+        while let Some(piece) = pieces.next().await {
+            for batch in lines.feed(&piece?)? {
+                // Nobody takes it any more once the relay has ended, and this with it.
+                let _ = self.tell.send(batch).await;
+            }
+        }
+        Ok(())
+    }
+}
