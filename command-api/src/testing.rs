@@ -25,7 +25,8 @@ const HOUR: Duration = Duration::from_hours(1);
 
 pub(crate) struct Api {
     pub(crate) service: Service,
-    router: Router,
+    pub(crate) router: Router,
+    stop: CancellationToken,
     _stop: DropGuard,
     database: Arc<Database>,
 }
@@ -129,7 +130,12 @@ impl Api {
         let router = platform::http::frame(
             crate::router(service.clone()).merge(crate::internal_router(service.clone(), stop.clone())),
         );
-        Self { service, router, _stop: stop.drop_guard(), database }
+        Self { service, router, stop: stop.clone(), _stop: stop.drop_guard(), database }
+    }
+
+    /// Begins to stop.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
     }
 
     pub(crate) fn pool(&self) -> &PgPool {

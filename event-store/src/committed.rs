@@ -70,13 +70,11 @@ impl CommittedLines {
     /// # Errors
     /// A line that is none of [`CommittedBatch::write`], or far longer: what follows is worth nothing.
     pub fn feed(&mut self, piece: &[u8]) -> serde_json::Result<Vec<CommittedBatch>> {
+        let end = piece.iter().rposition(|byte| *byte == b'\n').map(|end| self.rest.len() + end);
         self.rest.extend_from_slice(piece);
-        let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else {
-            return if self.rest.len() > LONGEST_LINE {
-                Err(serde::de::Error::custom("a line without an end"))
-            } else {
-                Ok(Vec::new())
-            };
+        let Some(end) = end else {
+            let endless = self.rest.len() > LONGEST_LINE;
+            return if endless { Err(serde::de::Error::custom("a line without an end")) } else { Ok(Vec::new()) };
         };
         let lines = self.rest[..end].split(|byte| *byte == b'\n');
         let batches = lines.map(serde_json::from_slice).collect();

@@ -53,7 +53,12 @@ impl Others {
 
     /// Whether anybody tells anything.
     pub(crate) fn tell(&self) -> bool {
-        self.count.load(Ordering::Relaxed) > 0
+        self.count() > 0
+    }
+
+    /// How many do.
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
     }
 
     /// The next batch.

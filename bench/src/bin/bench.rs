@@ -19,7 +19,7 @@ use bench::{
 use clap::Parser;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
-use testkit::app::{Place, Role};
+use testkit::app::{Place, Role, RolesApart};
 
 /// The floor on the machine whose figures the targets are: rows a second, a hundred a commit, from one client.
 const REFERENCE_ROWS_PER_S: f64 = 180_000.0;
@@ -187,7 +187,14 @@ async fn run(options: Options) -> anyhow::Result<()> {
         binary.display()
     );
     bench::process::allow_open_files()?;
-    let place = if options.stack { Place::on_stack(binary).await? } else { Place::new(binary)? };
+    let place = if options.stack {
+        // As `cargo xtask up --stack` has it: its processes share the cores, and threads that look for work take them from
+        // others.
+        let threads = std::thread::available_parallelism()?.get() / RolesApart::count();
+        Place::on_stack(binary).await?.with("TOKIO_WORKER_THREADS", &threads.max(1).to_string())
+    } else {
+        Place::new(binary)?
+    };
     let outcome = measure(&options, &place).await;
     let report = outcome.with_context(|| format!("the server's log ends with:\n{}", place.log_end()))?;
     if options.json {

@@ -1,6 +1,9 @@
 //! What gateways are answered, and that nobody else is.
 
+use axum::body::Body;
 use domain::user::Role;
+use event_store::{CommittedBatch, CommittedLines};
+use futures::StreamExt;
 use http::Request;
 use platform::auth::Caller;
 use platform::internal::{
@@ -11,6 +14,7 @@ use schemas::AuditFilters;
 use schemas::rest::{AdvanceReceipt, SendMessage};
 use serde_json::json;
 use time::OffsetDateTime;
+use tower::ServiceExt;
 use uuid::Uuid;
 
 use super::*;
@@ -49,7 +53,7 @@ async fn to_strangers_there_is_nothing() {
             api.post(path, None, json!({})).await,
             api.post(path, Some(&ann), json!({})).await,
             api.put(path, &ann, json!({})).await,
-            api.ask(Request::get(path).body(axum::body::Body::empty()).unwrap()).await,
+            api.ask(Request::get(path).body(Body::empty()).unwrap()).await,
         ];
         for answer in refused {
             let answer = answer.is(404);
@@ -57,6 +61,29 @@ async fn to_strangers_there_is_nothing() {
             assert_eq!(answer.header("allow"), None);
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_committed_is_told_until_the_end() {
+    let api = Api::new().await;
+    let token = api.service.authenticator().keyring().internal_token();
+    let request = Request::post(COMMITTED).header("authorization", format!("Bearer {token}"));
+    let answer = api.router.clone().oneshot(request.body(Body::from("{}")).unwrap()).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let mut pieces = answer.into_body().into_data_stream();
+    let ann = api.user("ann").await;
+    let (mut lines, mut told) = (CommittedLines::default(), Vec::new());
+    while told.len() < api.log().await.len() {
+        for batch in lines.feed(&pieces.next().await.unwrap().unwrap()).unwrap() {
+            let CommittedBatch::Events(events) = batch else { panic!("nothing went by") };
+            told.extend(events.iter().cloned());
+        }
+    }
+    told.sort_by_key(|event| (event.topic, event.shard, event.position));
+    assert_eq!(told, api.log().await);
+    assert!(told.iter().all(|event| event.key == ann.user_id));
+    api.stop();
+    assert!(pieces.next().await.is_none());
 }
 
 #[tokio::test]

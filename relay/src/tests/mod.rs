@@ -3,6 +3,7 @@
 mod faults;
 mod kafka;
 mod leadership;
+mod others;
 mod replay;
 
 use std::sync::Arc;

@@ -184,6 +184,11 @@ impl Member {
 }
 
 impl RolesApart {
+    /// How many processes they are.
+    pub fn count() -> usize {
+        Role::ALL.into_iter().map(Role::count).sum()
+    }
+
     pub(super) async fn start(place: &Place) -> anyhow::Result<Self> {
         let mut starting = Vec::new();
         for role in Role::ALL {

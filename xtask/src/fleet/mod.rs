@@ -10,6 +10,7 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
+    thread::available_parallelism,
     time::Duration,
 };
 
@@ -122,8 +123,13 @@ async fn serve(
     fs::create_dir_all(&folder)?;
     let mut environment = stack.environment()?;
     environment.push(("PARLANCE_TRUSTED_PROXIES", "127.0.0.1".to_owned()));
+    // They share the cores: threads of one that look for work take them from the others.
+    let processes: usize = Role::ALL.into_iter().map(|role| arguments.count(role)).sum();
+    let threads = available_parallelism()?.get() / processes;
+    environment.push(("TOKIO_WORKER_THREADS", threads.max(1).to_string()));
     // Whoever names one of these for Parlance means it; the engines are those of the stack.
-    environment.retain(|(name, _)| !name.starts_with("PARLANCE_") || std::env::var_os(name).is_none());
+    let ours = |name: &str| name.starts_with("PARLANCE_") || name.starts_with("TOKIO_");
+    environment.retain(|(name, _)| !ours(name) || std::env::var_os(name).is_none());
     let installation = Installation { binary: program, environment, folder };
 
     eprintln!("xtask: logs are in {}", installation.folder.display());
