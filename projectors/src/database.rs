@@ -16,7 +16,13 @@ pub(crate) async fn connect(pool: &PgPool, schema: &str) -> Result<PgConnection,
 
 /// A runner's: to the live read models, under the name by which a successor ends it.
 pub(crate) async fn connect_runner(pool: &PgPool, application: &str) -> Result<PgConnection, sqlx::Error> {
-    open(pool, application, &[("search_path", LIVE), ("idle_in_transaction_session_timeout", SILENCE)]).await
+    let settings = [
+        ("search_path", LIVE),
+        ("idle_in_transaction_session_timeout", SILENCE),
+        // A dozen statements, always the same: planning them anew costs more than most of them.
+        ("plan_cache_mode", "force_generic_plan"),
+    ];
+    open(pool, application, &settings).await
 }
 
 async fn open(pool: &PgPool, application: &str, settings: &[(&str, &str)]) -> Result<PgConnection, sqlx::Error> {

@@ -6,16 +6,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
-use event_store::{CommittedBatch, CommittedLines};
+use bytes::Bytes;
+use event_store::{CommittedBatch, CommittedLines, Log};
 use futures::StreamExt;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Request, StatusCode};
 use platform::auth::Keyring;
-use platform::internal::{COMMITTED, DialError, dial};
+use platform::internal::{COMMITTED, Committed, DialError, dial};
 use platform::registry::Members;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::leadership::{Leadership, Place, places};
 
 /// Batches that wait; then nothing more is read from those who tell them, who in the end leave some out.
 const WAITING: usize = 256;
@@ -35,8 +38,14 @@ pub struct Others {
 
 impl Others {
     /// Follows those that take commands (`platform::registry::watch`) but for `own`, this process's URL if it takes
-    /// commands too; they are shown the installation's key.
-    pub fn follow(members: watch::Receiver<Members>, own: Option<String>, keyring: &Keyring) -> Self {
+    /// commands too, in the shards of `log` that are led; they are shown the installation's key.
+    pub fn follow(
+        members: watch::Receiver<Members>,
+        own: Option<String>,
+        keyring: &Keyring,
+        leadership: Leadership,
+        log: &Log,
+    ) -> Self {
         metrics::describe_gauge!(
             "parlance_relay_followed",
             "Command-apis of other processes that tell this relay what they commit."
@@ -46,8 +55,9 @@ impl Others {
         token.set_sensitive(true);
         let (tell, batches) = mpsc::channel(WAITING);
         let count = Arc::new(AtomicUsize::new(0));
-        let follower = Follower { token, tell, count: Arc::clone(&count) };
-        let following = AbortOnDropHandle::new(tokio::spawn(follow_all(members, own, follower)));
+        let follower = Follower { token, wanted: Bytes::new(), tell, count: Arc::clone(&count) };
+        let all = All { members, own, leadership, places: places(log).collect(), follower };
+        let following = AbortOnDropHandle::new(tokio::spawn(all.follow()));
         Self { batches, count, _following: following }
     }
 
@@ -72,21 +82,47 @@ impl Others {
     }
 }
 
-/// Follows everybody on the list, as it changes.
-async fn follow_all(mut members: watch::Receiver<Members>, own: Option<String>, follower: Follower) {
-    let mut following: HashMap<String, AbortOnDropHandle<()>> = HashMap::new();
-    loop {
-        let list = members.borrow_and_update().clone();
-        following.retain(|url, _| list.contains(url));
-        for url in list.iter().filter(|url| Some(*url) != own.as_ref()) {
-            following
-                .entry(url.clone())
-                .or_insert_with(|| AbortOnDropHandle::new(tokio::spawn(follower.clone().keep_on(url.clone()))));
+/// Those who are followed.
+struct All {
+    members: watch::Receiver<Members>,
+    own: Option<String>,
+    leadership: Leadership,
+    places: Vec<Place>,
+    follower: Follower,
+}
+
+impl All {
+    /// Follows everybody on the list in what is led, as both change.
+    async fn follow(mut self) {
+        let mut following: HashMap<String, AbortOnDropHandle<()>> = HashMap::new();
+        loop {
+            let wanted = self.wanted();
+            if self.follower.wanted != wanted {
+                // All of them are asked anew.
+                following.clear();
+                self.follower.wanted = wanted;
+            }
+            let list = self.members.borrow_and_update().clone();
+            following.retain(|url, _| list.contains(url));
+            for url in list.iter().filter(|url| Some(*url) != self.own.as_ref()) {
+                following.entry(url.clone()).or_insert_with(|| {
+                    AbortOnDropHandle::new(tokio::spawn(self.follower.clone().keep_on(url.clone())))
+                });
+            }
+            // Where nothing will be heard any more of one, the other goes on.
+            tokio::select! {
+                Ok(()) = self.members.changed() => {}
+                true = self.leadership.changed() => {}
+                else => return std::future::pending().await,
+            }
         }
-        if members.changed().await.is_err() {
-            // Nothing will be heard any more; those who are known go on.
-            return std::future::pending().await;
-        }
+    }
+
+    /// What is to be asked for.
+    fn wanted(&self) -> Bytes {
+        let led = self.places.iter().filter(|place| self.leadership.leads(**place));
+        let shards = led.map(|(topic, shard)| (topic.code(), *shard)).collect();
+        serde_json::to_vec(&Committed { shards }).expect("numbers are JSON").into()
     }
 }
 
@@ -111,6 +147,8 @@ enum Unfollowed {
 #[derive(Clone)]
 struct Follower {
     token: HeaderValue,
+    /// What is asked for.
+    wanted: Bytes,
     tell: mpsc::Sender<CommittedBatch>,
     count: Arc<AtomicUsize>,
 }
@@ -157,7 +195,7 @@ impl Follower {
         let request = Request::post(format!("{url}{COMMITTED}"))
             .header(AUTHORIZATION, self.token.clone())
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .body(Body::from("{}"))?;
+            .body(Body::from(self.wanted.clone()))?;
         let answer = sender.send_request(request).await?;
         if answer.status() != StatusCode::OK {
             return Err(Unfollowed::Refused(answer.status()));

@@ -274,7 +274,7 @@ impl Process<'_> {
             leadership = Leadership::Leases { held: leases.held(), in_use: leases.in_use() };
             self.essential("leases of the relay", leases.run(ended.clone()));
         }
-        let mut relay = Relay::new(log.clone(), events.bus(), leadership, options);
+        let mut relay = Relay::new(log.clone(), events.bus(), leadership.clone(), options);
         if let EventBus::Kafka(_) = events {
             relay = relay.replaying(self.pools.state.clone());
         }
@@ -286,7 +286,8 @@ impl Process<'_> {
             let members = registry::watch(self.pools.state.clone(), self.stop());
             let own = self.roles.has(Role::CommandApi).then(|| self.advertised()).transpose()?;
             let own = own.map(|url| url.join(""));
-            relay = relay.following_others(Others::follow(members, own, auth.authenticator.keyring()));
+            let others = Others::follow(members, own, auth.authenticator.keyring(), leadership, log);
+            relay = relay.following_others(others);
         }
         let (status, stop) = (relay.status(), self.stop());
         self.essential("relay", async move {

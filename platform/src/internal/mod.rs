@@ -6,7 +6,7 @@
 
 mod dial;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use schemas::rest::{AdvanceReceipt, MessageSent, Problem, SendMessage};
@@ -27,7 +27,7 @@ pub const TAKE_RECEIPTS: &str = "/internal/v1/receipts";
 pub const HEADS: &str = "/internal/v1/heads";
 /// Tells how far the conversations' shards have got: `{}` → [`Positions`].
 pub const POSITIONS: &str = "/internal/v1/positions";
-/// Tells what is committed there from now on: `{}` → batches of events, a line of JSON each, without an end.
+/// Tells what is committed there from now on: [`Committed`] → batches of events, a line of JSON each, without an end.
 pub const COMMITTED: &str = "/internal/v1/committed";
 /// Takes down that an operator reads the audit: [`ReadAudit`] → [`AuditReading`].
 pub const READ_AUDIT: &str = "/internal/v1/audit-readings";
@@ -138,6 +138,13 @@ pub struct Heads {
 pub struct Positions {
     /// One a shard.
     pub positions: Vec<Position>,
+}
+
+/// Which events are to be told.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Committed {
+    /// Those of these shards: the codes of their topics, and their numbers.
+    pub shards: BTreeSet<(i16, u16)>,
 }
 
 /// A reading of the audit that is about to be answered.

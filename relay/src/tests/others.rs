@@ -17,6 +17,8 @@ use tokio::sync::watch;
 use super::faults::BOUND;
 use super::*;
 use crate::Others;
+use event_store::CommittedBatch;
+use platform::leases::{Held, InUse};
 
 /// Longer than any test: what comes meanwhile was told.
 const NEVER: Duration = Duration::from_hours(1);
@@ -62,6 +64,11 @@ fn members(sides: &[&Side]) -> Members {
     sides.iter().map(|side| side.url()).collect()
 }
 
+/// Follows them in all shards.
+fn follow(list: watch::Receiver<Members>, own: Option<String>, side: &Side) -> Others {
+    Others::follow(list, own, &side.keyring, Leadership::All, side.store.log())
+}
+
 async fn tells(others: &Others) {
     eventually("somebody tells", BOUND, async || others.tell()).await;
 }
@@ -80,7 +87,7 @@ async fn what_others_tell_is_not_looked_for() {
     let database = Database::new().await;
     let sides = [Side::start(database.pool(), "127.0.0.1:0").await, Side::start(database.pool(), "127.0.0.1:0").await];
     let (_list, list) = watch::channel(members(&[&sides[0], &sides[1]]));
-    let others = Others::follow(list, None, &sides[0].keyring);
+    let others = follow(list, None, &sides[0]);
     eventually("both tell", BOUND, async || others.count() == 2).await;
     let bus = bus(&sides[0].store).await;
     let mut reader = from_the_beginning(&*bus).await;
@@ -104,8 +111,8 @@ async fn who_comes_and_goes_is_followed_and_nobody_follows_oneself() {
     let database = Database::new().await;
     let one = Side::start(database.pool(), "127.0.0.1:0").await;
     let (tell, list) = watch::channel(members(&[&one]));
-    let others = Others::follow(list.clone(), None, &one.keyring);
-    let oneself = Others::follow(list, Some(one.url()), &one.keyring);
+    let others = follow(list.clone(), None, &one);
+    let oneself = follow(list, Some(one.url()), &one);
     tells(&others).await;
     let other = Side::start(database.pool(), "127.0.0.1:0").await;
     tell.send_replace(members(&[&one, &other]));
@@ -128,8 +135,35 @@ async fn what_is_told_by_no_one_of_ours_is_not_read() {
     let keyring = Keyring::open(stranger.pool(), None).await.unwrap();
     let (_tell, list) = watch::channel(members(&[&side]));
     // Refused, for another installation's key.
-    let refused = Others::follow(list.clone(), None, &keyring);
-    let others = Others::follow(list, None, &side.keyring);
+    let refused = Others::follow(list.clone(), None, &keyring, Leadership::All, side.store.log());
+    let others = follow(list, None, &side);
     tells(&others).await;
     assert!(!refused.tell());
+}
+
+#[tokio::test]
+async fn only_what_is_led_is_asked_for() {
+    let database = Database::new().await;
+    let side = Side::start(database.pool(), "127.0.0.1:0").await;
+    let (_tell, list) = watch::channel(members(&[&side]));
+    let (lead, held) = watch::channel(Held::default());
+    let leadership = Leadership::Leases { held, in_use: InUse::default() };
+    let mut others = Others::follow(list, None, &side.keyring, leadership, side.store.log());
+    tells(&others).await;
+    let log = side.store.log();
+    let one = open_room(&side.store).await;
+    let (shard, mut other) = (log.shard_of(one), one);
+    while log.shard_of(other) == shard {
+        other = open_room(&side.store).await;
+    }
+    lead.send_replace([(Topic::Conversations, shard)].into_iter().collect());
+    eventually("what is led is told", BOUND, async || {
+        say(&side.store, other, 1).await;
+        say(&side.store, one, 1).await;
+        others.try_next().is_some()
+    })
+    .await;
+    while let Some(CommittedBatch::Events(events)) = others.try_next() {
+        assert!(events.iter().all(|event| event.shard == shard), "{events:?}");
+    }
 }

@@ -23,7 +23,7 @@ use super::fleet::Whose;
 /// Members of conversations whose watermarks may wait at once.
 const MOST: usize = 65_536;
 /// Between two calls: each costs a commit and a record of its own all along the road, and what comes meanwhile is one.
-const PACE: Duration = Duration::from_millis(20);
+const PACE: Duration = Duration::from_millis(50);
 /// Before what was not taken is tried again: at first, at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
