@@ -12,6 +12,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::chain::{Hash, genesis};
 use crate::copy::{Columns, EventRow, Tuples};
@@ -112,24 +113,30 @@ impl Log {
     /// The same, with another bound for the bytes that wait.
     #[doc(hidden)]
     pub async fn verify_within(&self, most_waiting_bytes: usize) -> Result<Verification, sqlx::Error> {
-        let settings = [
-            ("statement_timeout", "0"),
-            // From the first page on, not from where another reader is; and in order, where an index gives it.
-            ("synchronize_seqscans", "off"),
-            ("enable_sort", "off"),
-            ("enable_bitmapscan", "off"),
-        ];
-        let options = (*self.pool().connect_options()).clone();
-        let mut connection = options.application_name("parlance verify").options(settings).connect().await?;
-        let ends = rows::shard_ends(&mut connection).await?;
-        let chains = Chains::new(self.shards(), &ends, most_waiting_bytes);
-        let mut chains = chains.read_all(&mut connection).await?;
-        for index in 0..chains.shards.len() {
-            chains.read_again(&mut connection, index).await?;
-        }
-        connection.close().await?;
-        Ok(chains.finish())
+        // In a task: whoever waits outside the runtime's threads is woken by one of them, a second time for each few KB.
+        let reading = AbortOnDropHandle::new(tokio::spawn(verify(self.clone(), most_waiting_bytes)));
+        reading.await.unwrap_or_else(|failed| Err(sqlx::Error::Protocol(failed.to_string())))
     }
+}
+
+async fn verify(log: Log, most_waiting_bytes: usize) -> Result<Verification, sqlx::Error> {
+    let settings = [
+        ("statement_timeout", "0"),
+        // From the first page on, not from where another reader is; and in order, where an index gives it.
+        ("synchronize_seqscans", "off"),
+        ("enable_sort", "off"),
+        ("enable_bitmapscan", "off"),
+    ];
+    let options = (*log.pool().connect_options()).clone();
+    let mut connection = options.application_name("parlance verify").options(settings).connect().await?;
+    let ends = rows::shard_ends(&mut connection).await?;
+    let chains = Chains::new(log.shards(), &ends, most_waiting_bytes);
+    let mut chains = chains.read_all(&mut connection).await?;
+    for index in 0..chains.shards.len() {
+        chains.read_again(&mut connection, index).await?;
+    }
+    connection.close().await?;
+    Ok(chains.finish())
 }
 
 /// The chains of all shards, as far as they are checked.
