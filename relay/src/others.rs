@@ -5,14 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::body::Body;
-use bytes::Bytes;
 use event_store::{CommittedBatch, CommittedLines, Log};
-use futures::StreamExt;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderValue, Request, StatusCode};
 use platform::auth::Keyring;
-use platform::internal::{COMMITTED, Committed, DialError, dial};
+use platform::internal::{Committed, Told, Untold};
 use platform::registry::Members;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
@@ -50,12 +45,10 @@ impl Others {
             "parlance_relay_followed",
             "Command-apis of other processes that tell this relay what they commit."
         );
-        let mut token = HeaderValue::from_str(&format!("Bearer {}", keyring.internal_token()))
-            .expect("base64 is made of visible characters");
-        token.set_sensitive(true);
         let (tell, batches) = mpsc::channel(WAITING);
         let count = Arc::new(AtomicUsize::new(0));
-        let follower = Follower { token, wanted: Bytes::new(), tell, count: Arc::clone(&count) };
+        let follower =
+            Follower { keyring: keyring.clone(), wanted: Committed::default(), tell, count: Arc::clone(&count) };
         let all = All { members, own, leadership, places: places(log).collect(), follower };
         let following = AbortOnDropHandle::new(tokio::spawn(all.follow()));
         Self { batches, count, _following: following }
@@ -119,10 +112,9 @@ impl All {
     }
 
     /// What is to be asked for.
-    fn wanted(&self) -> Bytes {
+    fn wanted(&self) -> Committed {
         let led = self.places.iter().filter(|place| self.leadership.leads(**place));
-        let shards = led.map(|(topic, shard)| (topic.code(), *shard)).collect();
-        serde_json::to_vec(&Committed { shards }).expect("numbers are JSON").into()
+        Committed { shards: led.map(|(topic, shard)| (topic.code(), *shard)).collect() }
     }
 }
 
@@ -130,15 +122,7 @@ impl All {
 #[derive(Debug, thiserror::Error)]
 enum Unfollowed {
     #[error(transparent)]
-    Dial(#[from] DialError),
-    #[error("it is no address")]
-    Address(#[from] http::Error),
-    #[error("the connection broke")]
-    Broken(#[from] hyper::Error),
-    #[error("what it tells broke off")]
-    BrokeOff(#[from] axum::Error),
-    #[error("it answers {0}")]
-    Refused(StatusCode),
+    Untold(#[from] Untold),
     #[error("what it tells cannot be read")]
     Unreadable(#[from] serde_json::Error),
 }
@@ -146,9 +130,9 @@ enum Unfollowed {
 /// One who follows.
 #[derive(Clone)]
 struct Follower {
-    token: HeaderValue,
+    keyring: Keyring,
     /// What is asked for.
-    wanted: Bytes,
+    wanted: Committed,
     tell: mpsc::Sender<CommittedBatch>,
     count: Arc<AtomicUsize>,
 }
@@ -190,23 +174,13 @@ impl Follower {
 
     /// Hands on what one tells, until it ends.
     async fn follow(&self, url: &str, began: &mut bool) -> Result<(), Unfollowed> {
-        let (mut sender, driver) = dial(url).await?;
-        let _driver = AbortOnDropHandle::new(driver);
-        let request = Request::post(format!("{url}{COMMITTED}"))
-            .header(AUTHORIZATION, self.token.clone())
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .body(Body::from(self.wanted.clone()))?;
-        let answer = sender.send_request(request).await?;
-        if answer.status() != StatusCode::OK {
-            return Err(Unfollowed::Refused(answer.status()));
-        }
+        let mut told = Told::by(url, &self.keyring, &self.wanted).await?;
         *began = true;
         let _followed = Followed::new(&self.count);
         tracing::info!(url, "follows what {url} commits");
         let mut lines = CommittedLines::default();
-        let mut pieces = Body::new(answer.into_body()).into_data_stream();
-        while let Some(piece) = pieces.next().await {
-            for batch in lines.feed(&piece?)? {
+        while let Some(piece) = told.next().await? {
+            for batch in lines.feed(&piece)? {
                 // Nobody takes it any more once the relay has ended, and this with it.
                 let _ = self.tell.send(batch).await;
             }

@@ -4,6 +4,7 @@
 //! ([`crate::auth::Keyring::internal_token`]), and speak for callers whom the gateway has authenticated. Refusals are the
 //! public problems, which the gateway hands on as they are.
 
+mod committed;
 mod dial;
 
 use std::collections::{BTreeSet, HashMap};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::auth::Caller;
+pub use committed::{Told, Untold};
 pub use dial::{DialError, dial};
 
 /// Says messages in one conversation: [`SendMessages`] → [`MessagesSent`].
@@ -141,7 +143,7 @@ pub struct Positions {
 }
 
 /// Which events are to be told.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Committed {
     /// Those of these shards: the codes of their topics, and their numbers.
     pub shards: BTreeSet<(i16, u16)>,

@@ -48,7 +48,7 @@ impl Side {
             settings: Settings::default(),
         });
         let router = command_api::router(service.clone()).merge(command_api::internal_router(service, stop.clone()));
-        let router = platform::http::frame(router.route("/health/live", axum::routing::get(async || {})));
+        let router = platform::http::frame(router);
         let listener = TcpListener::bind(at).await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(platform::http::serve(listener, router, stop.clone(), BOUND));
