@@ -10,6 +10,8 @@ import { Tally } from './tally.mjs';
 
 const TOPICS = ['parlance.users.v1', 'parlance.conversations.v1'];
 const PAUSE_MS = 1_000;
+/** A topic that is made anew is missing for a while. */
+const PATIENCE_MS = 120_000;
 
 const { values: options } = parseArgs({
   options: {
@@ -45,7 +47,7 @@ const ends = await endsNow();
 if (options.once && ends.size === 0) finish();
 
 await consumer.connect();
-await consumer.subscribe({ topics: TOPICS, fromBeginning: true });
+await patiently(() => consumer.subscribe({ topics: TOPICS, fromBeginning: true }));
 await consumer.run({
   autoCommit: false,
   eachBatchAutoResolve: false,
@@ -97,18 +99,38 @@ async function endsNow() {
 }
 
 async function offsets(topic) {
-  const admin = kafka.admin();
-  await admin.connect();
-  try {
-    return await admin.fetchTopicOffsets(topic);
-  } finally {
-    await admin.disconnect();
+  return patiently(async () => {
+    const admin = kafka.admin();
+    await admin.connect();
+    try {
+      return await admin.fetchTopicOffsets(topic);
+    } finally {
+      await admin.disconnect();
+    }
+  });
+}
+
+/** Does what may fail while a topic is not there, again and again for so long. */
+async function patiently(work) {
+  const until = Date.now() + PATIENCE_MS;
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      if (Date.now() > until) throw error;
+      console.error(`trying again: ${error.message}`);
+      await pause();
+    }
   }
+}
+
+function pause() {
+  return new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
 }
 
 /** Goes back to a partition's first record, after a while. */
 async function readAgain({ topic, partition }) {
-  await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+  await pause();
   const [{ low }] = (await offsets(topic)).filter((offsets) => offsets.partition === partition);
   consumer.seek({ topic, partition, offset: low });
 }

@@ -105,6 +105,15 @@ impl Keeping {
     }
 }
 
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}, which had ended by itself: {:?}", self.log.display(), self.child.try_wait());
+            eprintln!("{}", said(&self.log));
+        }
+    }
+}
+
 fn said(log: &Path) -> String {
     fs::read_to_string(log).unwrap_or_default()
 }
