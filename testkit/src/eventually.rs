@@ -1,6 +1,6 @@
 //! Bounded waiting for a condition: what tests do instead of sleeping.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
@@ -29,13 +29,22 @@ pub async fn eventually(what: &str, bound: Duration, mut condition: impl AsyncFn
 
 /// As [`eventually`], for a condition that brings something along.
 pub async fn eventually_some<T>(what: &str, bound: Duration, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_ok(what, bound, async || condition().await.ok_or("it was not so")).await
+}
+
+/// As [`eventually_some`], for a condition that says what is still missing: the panic repeats what it said last.
+pub async fn eventually_ok<T, M: Display>(
+    what: &str,
+    bound: Duration,
+    mut condition: impl AsyncFnMut() -> Result<T, M>,
+) -> T {
     let end = Instant::now() + bound;
     let mut pause = FIRST_PAUSE;
     loop {
-        if let Some(found) = condition().await {
-            return found;
+        match condition().await {
+            Ok(found) => return found,
+            Err(missing) => assert!(Instant::now() < end, "not within {bound:?}: {what}: {missing}"),
         }
-        assert!(Instant::now() < end, "not within {bound:?}: {what}");
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
@@ -60,5 +69,11 @@ mod tests {
     #[should_panic(expected = "not within 20ms: pigs fly")]
     async fn the_bound_ends_the_wait() {
         eventually("pigs fly", Duration::from_millis(20), async || false).await;
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "not within 20ms: pigs fly: they have no wings")]
+    async fn what_was_missing_at_last_is_said() {
+        eventually_ok("pigs fly", Duration::from_millis(20), async || Err::<(), _>("they have no wings")).await;
     }
 }

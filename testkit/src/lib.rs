@@ -14,5 +14,5 @@ pub mod redis;
 
 pub use cluster::{Cluster, Durability};
 pub use database::Database;
-pub use eventually::{eventually, eventually_some};
+pub use eventually::{eventually, eventually_ok, eventually_some};
 pub use fault_proxy::{Fault, FaultProxy};

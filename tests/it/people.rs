@@ -9,7 +9,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use parlance_client::{AckPolicy, Backoff, Client, Register, Server, Session, SessionOptions, Update, Updates};
 use testkit::{
     app::Place,
-    eventually,
+    eventually, eventually_ok,
     history::{self, Conversation, DeviceLog, Entry, Member, Recorder, Summary},
 };
 use tokio::{sync::watch, task::JoinHandle};
@@ -257,11 +257,15 @@ async fn read_history(
     let head = heads.get(&id).copied().unwrap_or(0);
     let mut conversation = Conversation { conversation_id: id, others: BTreeSet::from([1]), ..Conversation::default() };
     for client in &group.members {
-        let mut told = client.conversation(id).await.unwrap();
         let read = told_read.get(&(id, client.user_id())).copied().unwrap_or(0);
-        eventually("all that was acked is stored as delivered, and all that was told as read", BOUND, async || {
-            told = client.conversation(id).await.unwrap();
-            told.last_seq >= head && told.delivered_to == told.last_seq && told.read_to >= read
+        let what = "all that was acked is stored as delivered, and all that was told as read";
+        let told = eventually_ok(what, BOUND, async || {
+            let told = client.conversation(id).await.unwrap();
+            if told.last_seq >= head && told.delivered_to == told.last_seq && told.read_to >= read {
+                return Ok(told);
+            }
+            let user = client.user_id();
+            Err(format!("{user} is to have read {id} to {read} of {head} or more, and is told of it as {told:?}"))
         })
         .await;
         conversation.head = told.last_seq;
