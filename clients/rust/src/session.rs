@@ -9,6 +9,7 @@ mod driver;
 mod inbox;
 mod marks;
 mod outbox;
+mod reads;
 mod store;
 mod wire;
 
@@ -257,7 +258,8 @@ impl Session {
         self.marks.read(conversation, seq);
     }
 
-    /// Closes the session: what is still in the outbox stays in its store, if it has one. Acks that are owed are written.
+    /// Closes the session: what is still in the outbox stays in its store, if it has one. Where a connection stands, acks
+    /// that are owed are written, and the server has read them when this returns, unless it takes more than 5 s.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.commands.send(Command::Close(done)).await.is_ok() {

@@ -114,6 +114,41 @@ async fn a_refusal_for_now_is_tried_again_and_one_for_good_is_told() {
 }
 
 #[tokio::test]
+async fn a_read_is_told_until_it_is_answered_for_good() {
+    let peer = Peer::start().await;
+    let client = log_in(&peer).await;
+    let conversation = Uuid::now_v7();
+    let (session, _updates) = client.open_session(options()).await.expect("opened");
+    for fault in [Fault::Refuse(503), Fault::HangUpInsteadOfAnswer, Fault::Refuse(429)] {
+        peer.fault(fault);
+    }
+    session.read(conversation, 7);
+    peer.wait(|state| state.read.get(&conversation) == Some(&7)).await;
+    peer.fault(Fault::Refuse(403));
+    session.read(conversation, 8);
+    peer.wait(|state| !state.is_faulty()).await;
+    session.read(conversation, 9);
+    peer.wait(|state| state.read.get(&conversation) == Some(&9)).await;
+}
+
+#[tokio::test]
+async fn what_was_acked_is_known_to_the_server_once_the_session_is_closed() {
+    let peer = Peer::start().await;
+    let client = log_in(&peer).await;
+    let conversation = Uuid::now_v7();
+    // More than sockets hold: while the peer writes it reads nothing.
+    for n in 0..200 {
+        peer.commit(conversation, &format!("{n:065000}"));
+    }
+    let options = SessionOptions { update_buffer: 1, acks: AckPolicy::Manual, ..options() };
+    let (session, mut updates) = client.open_session(options).await.expect("opened");
+    assert_eq!(next_event(&mut updates).await, (conversation, 1));
+    session.ack(conversation, 1);
+    timeout(BOUND, session.close()).await.expect("in time, though nobody takes updates");
+    peer.wait(|state| state.acked.get(&conversation) == Some(&1)).await;
+}
+
+#[tokio::test]
 async fn the_outbox_makes_callers_wait_and_keeps_one_message_an_id() {
     let peer = Peer::start().await;
     let client = log_in(&peer).await;

@@ -26,6 +26,7 @@ use super::{
     inbox::Inbox,
     marks::Marks,
     outbox::{Draft, Outbox},
+    reads::Reads,
     store::OutboxStore,
     wire::{AUTH_REF, read_ref},
 };
@@ -37,6 +38,9 @@ use dial::{Socket, dial, encode};
 
 /// How long a write may be stuck before the connection is given up.
 const WRITE_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long the server may take to say goodbye.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(5);
 
 /// How many cursors one `hello` carries at most; conversations beyond it begin where the server knows, and repeats are dropped.
 const MAX_CURSORS: usize = 1500;
@@ -110,8 +114,7 @@ pub(super) struct Driver {
     store: Option<SharedStore>,
     inbox: Inbox,
     acks: Acks,
-    /// The furthest read of each conversation that the server has not answered, and whether it was written.
-    reads: HashMap<Uuid, (u64, bool)>,
+    reads: Reads,
     outbox: Outbox,
     waiters: HashMap<Uuid, Waiter>,
     /// Updates that the application had no room for yet.
@@ -166,7 +169,7 @@ impl Driver {
             updates,
             marks,
             store,
-            reads: HashMap::new(),
+            reads: Reads::default(),
             outbox,
             waiters: HashMap::new(),
             held: VecDeque::new(),
@@ -178,6 +181,10 @@ impl Driver {
     pub(super) async fn run(mut self) {
         let reason = self.reconnect_until_over().await;
         self.commands.close();
+        // First, for who closes a session may take its last updates later, or never.
+        if let Some(closing) = self.closing.take() {
+            let _ = closing.send(());
+        }
         while let Some(update) = self.held.pop_front() {
             if self.updates.send(update).await.is_err() {
                 break;
@@ -185,9 +192,6 @@ impl Driver {
         }
         // Nobody listens any more if this fails.
         let _ = self.updates.send(Update::Closed(reason)).await;
-        if let Some(closing) = self.closing.take() {
-            let _ = closing.send(());
-        }
     }
 
     async fn reconnect_until_over(&mut self) -> CloseReason {
@@ -301,9 +305,7 @@ impl Driver {
     fn disconnected(&mut self) {
         self.acks.disconnected(Instant::now());
         self.outbox.disconnected();
-        for (_, written) in self.reads.values_mut() {
-            *written = false;
-        }
+        self.reads.disconnected();
     }
 
     /// Serves one connection until it ends.
@@ -317,7 +319,7 @@ impl Driver {
             }
             if self.closing.is_some() {
                 // Said goodbye or not: over in either case.
-                let _ = timeout(Duration::from_secs(1), live.socket.close(None)).await;
+                let _ = timeout(GOODBYE_WITHIN, goodbye(&mut live.socket)).await;
                 return End::Over(CloseReason::Asked);
             }
             let reading = self.held.is_empty();
@@ -399,7 +401,10 @@ impl Driver {
             wake_at = wake_at.min(now + renew_in);
         }
         if live.welcomed {
-            wake_at = [self.acks.due(), self.outbox.due()].into_iter().flatten().fold(wake_at, Instant::min);
+            wake_at = [self.acks.due(), self.outbox.due(), self.reads.due()]
+                .into_iter()
+                .flatten()
+                .fold(wake_at, Instant::min);
         } else {
             wake_at = wake_at.min(live.opened + self.options.connect_within);
         }
@@ -424,12 +429,9 @@ impl Driver {
             for (conversation_id, seq) in acks {
                 live.socket.feed(encode(None, ClientFrame::Ack { conversation_id, seq })).await?;
             }
-            for (conversation, (seq, written)) in &mut self.reads {
-                if !*written {
-                    *written = true;
-                    let frame = ClientFrame::Read { conversation_id: *conversation, seq: *seq };
-                    live.socket.feed(encode(Some(read_ref(*conversation, *seq)), frame)).await?;
-                }
+            for (conversation_id, seq) in self.reads.drain(now) {
+                let frame = ClientFrame::Read { conversation_id, seq };
+                live.socket.feed(encode(Some(read_ref(conversation_id, seq)), frame)).await?;
             }
         } else if live.opened.elapsed() >= self.options.connect_within {
             return Err(tungstenite::Error::Io(std::io::ErrorKind::TimedOut.into()));
@@ -468,10 +470,7 @@ impl Driver {
             self.acks.take(conversation, seq, now);
         }
         for (conversation, seq) in moved.reads {
-            let read = self.reads.entry(conversation).or_insert((0, true));
-            if seq > read.0 {
-                *read = (seq, false);
-            }
+            self.reads.take(conversation, seq);
         }
     }
 
@@ -483,6 +482,14 @@ impl Driver {
             self.held.push_back(update);
         }
     }
+}
+
+/// Closes the connection, and waits until the server has read what was written before: it says goodbye only then. A socket
+/// that is dropped while something lies unread in it is reset, and what the other end had not read yet is lost.
+async fn goodbye(socket: &mut Socket) -> Result<(), tungstenite::Error> {
+    socket.close(None).await?;
+    while socket.next().await.transpose()?.is_some() {}
+    Ok(())
 }
 
 /// Gives the application the first update that waits for room; `false` if it has gone.

@@ -38,7 +38,7 @@ const AT: &str = "2026-01-01T00:00:00.000Z";
 
 type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
-/// What is to go wrong with the next send or call.
+/// What is to go wrong with the next send, read or call.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fault {
     /// It is committed, and the connection is lost before the answer.
@@ -67,6 +67,11 @@ pub(super) struct Known {
 impl Known {
     pub(super) fn head(&self, conversation: Uuid) -> usize {
         self.logs.get(&conversation).map_or(0, Vec::len)
+    }
+
+    /// Whether something is still to go wrong.
+    pub(super) fn is_faulty(&self) -> bool {
+        !self.faults.is_empty()
     }
 
     fn append(&mut self, conversation: Uuid, message: Uuid, content: &str) -> (u64, bool) {
@@ -314,13 +319,22 @@ impl Peer {
             kind @ ("ack" | "read") => {
                 let seq = frame["seq"].as_u64().expect("a seq");
                 self.change(|known| {
+                    let fault = if kind == "read" { known.faults.pop_front() } else { None };
+                    match fault {
+                        Some(Fault::HangUpInsteadOfAnswer) => return Handled::HangUp,
+                        Some(Fault::Refuse(status)) => {
+                            let problem = problem(status);
+                            return Handled::Answer(json!({"type": "error", "ref": frame["ref"], "problem": problem}));
+                        }
+                        None => {}
+                    }
                     let marks = if kind == "ack" { &mut known.acked } else { &mut known.read };
                     marks.insert(id("conversation_id"), seq);
-                });
-                match frame.get("ref") {
-                    Some(reference) => Handled::Answer(json!({"type": "ok", "ref": reference})),
-                    None => Handled::Silence,
-                }
+                    match frame.get("ref") {
+                        Some(reference) => Handled::Answer(json!({"type": "ok", "ref": reference})),
+                        None => Handled::Silence,
+                    }
+                })
             }
             "auth" => {
                 let token = frame["access_token"].as_str().expect("a token");

@@ -72,7 +72,7 @@ impl Driver {
             ServerFrame::Left { conversation_id } => {
                 self.inbox.leave(conversation_id);
                 self.acks.leave(conversation_id);
-                self.reads.remove(&conversation_id);
+                self.reads.leave(conversation_id);
                 self.tell(Update::Left(conversation_id));
             }
             ServerFrame::Ok(answer) => match Reference::parse(&answer.r#ref) {
@@ -84,7 +84,7 @@ impl Driver {
                         self.settled(message, Ok(sent?));
                     }
                 }
-                Reference::Read { conversation, seq } => self.read_settled(conversation, seq),
+                Reference::Read { conversation, seq } => self.reads.settled(conversation, seq),
                 Reference::Auth | Reference::Other => {}
             },
             ServerFrame::Error { r#ref, problem } => self.refused(live, r#ref.as_deref(), problem),
@@ -95,20 +95,22 @@ impl Driver {
 
     fn refused(&mut self, live: &mut Live, reference: Option<&str>, problem: Problem) {
         let retryable = problem.retryable || problem.status == 429;
+        let asked = Duration::from_secs(problem.retry_after_s.unwrap_or(0));
+        let backoff = self.options.backoff;
+        let again = |refusals| Instant::now() + backoff.draw(refusals).max(asked).min(MAX_RETRY);
         match reference.map_or(Reference::Other, Reference::parse) {
             Reference::Send(message) if retryable => {
-                let drawn = self.options.backoff.draw(self.outbox.attempts(message).saturating_sub(1));
-                let asked = Duration::from_secs(problem.retry_after_s.unwrap_or(0));
-                self.outbox.retry(message, Instant::now() + drawn.max(asked).min(MAX_RETRY));
+                self.outbox.retry(message, again(self.outbox.attempts(message).saturating_sub(1)));
             }
             Reference::Send(message) => {
                 if self.outbox.resolve(message).is_some() {
                     self.settled(message, Err(problem));
                 }
             }
+            Reference::Read { conversation, seq } if retryable => self.reads.retry(conversation, seq, again),
             Reference::Read { conversation, seq } => {
                 tracing::warn!(%conversation, seq, status = problem.status, detail = %problem.detail, "a read was refused");
-                self.read_settled(conversation, seq);
+                self.reads.settled(conversation, seq);
             }
             Reference::Auth => {
                 tracing::warn!(status = problem.status, detail = %problem.detail, "the renewal was refused");
@@ -117,12 +119,6 @@ impl Driver {
             Reference::Other => {
                 tracing::warn!(status = problem.status, detail = %problem.detail, "the server refused a frame");
             }
-        }
-    }
-
-    fn read_settled(&mut self, conversation: Uuid, seq: u64) {
-        if self.reads.get(&conversation).is_some_and(|(read, _)| *read <= seq) {
-            self.reads.remove(&conversation);
         }
     }
 
