@@ -1,5 +1,6 @@
-//! Receipts of devices on their way to the log: of each member of each conversation the first at once, then at most one
-//! every 100 ms, which carries all that came meanwhile.
+//! Receipts of devices on their way to the log. Those that only this process knows of: of each member of each
+//! conversation the first at once, then at most one every 100 ms, which carries all that came meanwhile. Those that
+//! others keep until it is settled what became of them: at once.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_store::{EventStore, ExecuteError};
+use futures::future::join_all;
 use lru::LruCache;
 use parking_lot::Mutex;
 use platform::http::{Problem, RequestContext};
@@ -93,10 +95,37 @@ impl Service {
     /// # Errors
     /// 503 while too many wait.
     pub fn take_receipt(&self, receipt: ReceiptMove) -> Result<(), Problem> {
-        let ReceiptMove { conversation_id, user_id, device_id, delivered_to, read_to } = receipt;
-        let moved = |to: u64| Moved { to, device_id: Some(device_id) };
-        let waiting = Waiting { delivered: delivered_to.map(moved), read: read_to.map(moved) };
-        self.inner.receipts.take((conversation_id, user_id), waiting)
+        let (key, waiting) = receipt.into_waiting();
+        self.inner.receipts.take(key, waiting)
+    }
+
+    /// Carries receipts out at once; of how many of them, from the first on, it is settled whether they move anything.
+    /// The log could not take the next one: it may be tried again.
+    pub(crate) async fn settle_receipts(&self, receipts: impl Iterator<Item = ReceiptMove>) -> usize {
+        let shared = &self.inner.receipts.shared;
+        let settled = join_all(receipts.map(async |receipt| {
+            let (key, waiting) = receipt.into_waiting();
+            let has_reached = shared.table.lock().has_reached(key, waiting);
+            has_reached || shared.carry_out(key, waiting).await
+        }));
+        settled.await.into_iter().take_while(|settled| *settled).count()
+    }
+}
+
+impl ReceiptMove {
+    fn into_waiting(self) -> (Key, Waiting) {
+        let moved = |to: u64| Moved { to, device_id: Some(self.device_id) };
+        let waiting = Waiting { delivered: self.delivered_to.map(moved), read: self.read_to.map(moved) };
+        ((self.conversation_id, self.user_id), waiting)
+    }
+}
+
+impl Table {
+    /// Whether it is known, without the log, that nothing moves.
+    fn has_reached(&mut self, key: Key, waiting: Waiting) -> bool {
+        let (delivered, read) = self.reached.get(&key).copied().unwrap_or_default();
+        let stale = |moved: Option<Moved>, reached| moved.is_none_or(|moved| moved.to <= reached);
+        stale(waiting.delivered, delivered) && stale(waiting.read, read)
     }
 }
 
@@ -110,9 +139,7 @@ impl Receipts {
     fn take(&self, key: Key, waiting: Waiting) -> Result<(), Problem> {
         {
             let mut table = self.shared.table.lock();
-            let (delivered, read) = table.reached.get(&key).copied().unwrap_or_default();
-            let stale = |moved: Option<Moved>, reached| moved.is_none_or(|moved| moved.to <= reached);
-            if stale(waiting.delivered, delivered) && stale(waiting.read, read) {
+            if table.has_reached(key, waiting) {
                 return Ok(());
             }
             if let Some(slot) = table.slots.get_mut(&key) {
@@ -173,7 +200,7 @@ impl Shared {
                 tracing::debug!(%conversation_id, %user_id, ?refusal, "a receipt of {user_id} was refused");
                 true
             }
-            Err(ExecuteError::Busy | ExecuteError::Unavailable(_)) => false,
+            Err(ExecuteError::Busy | ExecuteError::Unavailable(_) | ExecuteError::Closed) => false,
             Err(error) => {
                 tracing::error!(%conversation_id, %user_id, %error, "a receipt of {user_id} is lost: {error}");
                 true

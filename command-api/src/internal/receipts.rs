@@ -37,12 +37,12 @@ pub(super) async fn take(
     if moves.len() > MOST_MOVES {
         return Err(Problem::invalid_at("/moves", "too many at once"));
     }
-    // The first that finds no room ends it: the caller keeps the rest and comes again.
-    let taken = moves.iter().take_while(|moved| service.take_receipt(own(moved)).is_ok()).count();
+    // The caller forgets what was taken, and keeps the rest and comes again: what was taken is committed.
+    let taken = service.settle_receipts(moves.into_iter().map(own)).await;
     Ok(Json(ReceiptsTaken { taken }))
 }
 
-fn own(moved: &internal::ReceiptMove) -> ReceiptMove {
-    let internal::ReceiptMove { conversation_id, user_id, device_id, delivered_to, read_to } = *moved;
+fn own(moved: internal::ReceiptMove) -> ReceiptMove {
+    let internal::ReceiptMove { conversation_id, user_id, device_id, delivered_to, read_to } = moved;
     ReceiptMove { conversation_id, user_id, device_id, delivered_to, read_to }
 }

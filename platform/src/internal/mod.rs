@@ -90,7 +90,7 @@ pub struct Advance {
     pub receipt: AdvanceReceipt,
 }
 
-/// Watermarks to be committed soon.
+/// Watermarks to be committed.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct TakeReceipts {
     /// At most [`MOST_MOVES`].
@@ -114,7 +114,8 @@ pub struct ReceiptMove {
     pub read_to: Option<u64>,
 }
 
-/// How many of the watermarks were taken: so many from the beginning of the list.
+/// Of how many of the watermarks, from the beginning of the list, it is settled what became of them: they are committed, or
+/// will never be.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ReceiptsTaken {
     /// The number.

@@ -1,5 +1,7 @@
 //! What a client asks for, and what it is answered.
 
+use std::collections::HashMap;
+
 use platform::auth::Caller;
 use platform::http::{Problem as Refusal, TraceId};
 use schemas::rest::{FieldError, MessageSent, Problem};
@@ -12,6 +14,8 @@ use crate::gateway::protocol::answer;
 use crate::gateway::protocol::request::{self, Request};
 
 const TOO_MANY_REQUESTS: u16 = 429;
+/// Conversations whose acks may wait for the start of a session that the command side could not take.
+const UNREPORTED: usize = 1024;
 
 impl Session {
     /// A text frame came; `at` is the wall clock's time.
@@ -35,7 +39,8 @@ impl Session {
             Ok(Request::Hello { cursors, errors }) => {
                 out.frame(answer::welcome(reference.as_deref(), &self.caller, HEARTBEAT_S, at));
                 out.act(Action::Start { given: cursors.clone() });
-                self.phase = Phase::Starting(Box::new(Hello { reference, given: cursors, errors }));
+                let unreported = HashMap::new();
+                self.phase = Phase::Starting(Box::new(Hello { reference, given: cursors, errors, unreported }));
             }
             Ok(Request::Ping) => out.frame(answer::pong(reference.as_deref())),
             Ok(Request::Auth { access_token }) => out.act(Action::Verify { reference, access_token }),
@@ -51,7 +56,7 @@ impl Session {
         }
     }
 
-    fn ack(
+    pub(super) fn ack(
         &mut self,
         now_ms: u64,
         at: OffsetDateTime,
@@ -156,6 +161,18 @@ impl Session {
                 return;
             }
         }
+        if let (true, None, Some(seq)) = (problem.retryable, reference, advance.delivered_to) {
+            // Who wants no answer takes an ack for told as long as the connection lasts.
+            let id = advance.conversation_id;
+            if self.flows.get(&id).is_some_and(|flow| seq <= flow.head) {
+                return self.ack(now_ms, at, id, seq, None, out);
+            }
+            if let Phase::Starting(hello) = &mut self.phase
+                && hello.keep(id, seq, at)
+            {
+                return;
+            }
+        }
         self.refused(now_ms, reference, &problem, out);
     }
 
@@ -192,6 +209,20 @@ impl Session {
         if self.refusals.len() >= REFUSALS {
             self.close(close::RATE_LIMIT, "too many refusals", out);
         }
+    }
+}
+
+impl Hello {
+    /// Keeps an ack until it is known where the device begins; whether there was room.
+    fn keep(&mut self, conversation_id: Uuid, seq: u64, at: OffsetDateTime) -> bool {
+        if self.unreported.len() >= UNREPORTED && !self.unreported.contains_key(&conversation_id) {
+            return false;
+        }
+        let (kept, _) = *self.unreported.entry(conversation_id).or_insert((seq, at));
+        if seq > kept {
+            self.unreported.insert(conversation_id, (seq, at));
+        }
+        true
     }
 }
 

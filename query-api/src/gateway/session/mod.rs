@@ -155,12 +155,14 @@ enum Phase {
     Closed,
 }
 
-/// What a `hello` said.
+/// What a `hello` said, and what is to be done once it is known where the device begins.
 #[derive(Debug)]
 struct Hello {
     reference: Option<Box<str>>,
     given: Vec<(Uuid, u64)>,
     errors: Vec<FieldError>,
+    /// Acks that followed it and that the command side could not take yet: of each conversation the furthest.
+    unreported: HashMap<Uuid, (u64, OffsetDateTime)>,
 }
 
 /// One connection of one device.
@@ -277,7 +279,8 @@ impl Session {
         if !matches!(self.phase, Phase::Starting(_)) {
             return;
         }
-        let Phase::Starting(hello) = std::mem::replace(&mut self.phase, Phase::Open) else { return };
+        let Phase::Starting(mut hello) = std::mem::replace(&mut self.phase, Phase::Open) else { return };
+        let unreported = std::mem::take(&mut hello.unreported);
         commands::say_hello_errors(*hello, plan.errors, out);
         for conversation_id in plan.left {
             out.frame(super::protocol::answer::left(conversation_id));
@@ -305,6 +308,9 @@ impl Session {
         self.marks = Some(Box::default());
         self.read_receipts(out);
         self.pump(now_ms, out);
+        for (conversation_id, (acked, at)) in unreported {
+            self.ack(now_ms, at, conversation_id, acked, None, out);
+        }
     }
 
     /// It could not be found out where the device begins.

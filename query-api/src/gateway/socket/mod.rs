@@ -397,7 +397,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 let expires_ms = verified.map_or(0, |caller| self.shared.clock.at(caller.expires_at));
                 self.session.verified(reference.as_deref(), verified, expires_ms, &mut self.out);
             }
-            Action::Advance(advance) if !advance.decides => {
+            // Who wants an answer gets it once it is committed.
+            Action::Advance(advance) if !advance.decides && advance.reference.is_none() => {
                 let receipt = work::receipt(&advance);
                 let taken = self.shared.port.take_receipt(&caller, advance.conversation_id, receipt);
                 let taken = taken.map_err(|problem| *problem);

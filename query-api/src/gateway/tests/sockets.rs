@@ -94,6 +94,25 @@ async fn what_is_said_while_the_read_models_lag_comes_before_synced() {
 }
 
 #[tokio::test]
+async fn who_wants_an_answer_to_a_read_gets_it_once_it_is_committed() {
+    let world = World::new().await;
+    let (ann, ben) = (user(1), user(2));
+    let room = world.conversation(&[ann, ben]).await;
+    let mut bens = world.connect(ben, device(2)).await;
+    world.port.away.store(true, Ordering::Relaxed);
+    let read = json!({"type": "read", "ref": "r", "conversation_id": room, "seq": 1});
+    bens.say(read.clone()).await;
+    let refused = bens.until("error").await;
+    assert_eq!((&refused["ref"], &refused["problem"]["status"]), (&json!("r"), &json!(503)));
+    bens.say(json!({"type": "read", "conversation_id": room, "seq": 1})).await;
+    eventually("it is taken", BOUND, async || *world.port.receipts.lock() == [(ben, room, None, Some(1))]).await;
+    world.port.away.store(false, Ordering::Relaxed);
+    bens.say(read).await;
+    assert_eq!(bens.until("ok").await["ref"], "r");
+    assert_eq!(world.port.receipts.lock().len(), 2);
+}
+
+#[tokio::test]
 async fn a_log_that_is_away_is_waited_for() {
     let world = World::new().await;
     let room = world.conversation(&[user(1), user(2)]).await;

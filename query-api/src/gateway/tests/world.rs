@@ -65,7 +65,7 @@ pub(super) struct Port {
     pub(super) deaf: AtomicBool,
     /// While set, the read models stay where they are.
     pub(super) lagging: AtomicBool,
-    /// While set, nothing is answered about the log.
+    /// While set, nothing is committed or answered about the log, and watermarks that nobody waits for wait.
     pub(super) away: AtomicBool,
     /// While set, sends are refused.
     pub(super) limited: AtomicBool,
@@ -127,6 +127,9 @@ impl CommandPort for Port {
         conversation_id: Uuid,
         receipt: AdvanceReceipt,
     ) -> Result<(), Problem> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err(problem(503));
+        }
         let head = self.state.lock().await.heads.get(&conversation_id).copied().ok_or_else(|| problem(404))?;
         if receipt.delivered_to.max(receipt.read_to) > Some(head) {
             return Err(problem(422));

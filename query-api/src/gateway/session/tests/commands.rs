@@ -74,6 +74,41 @@ fn an_ack_that_the_command_side_could_not_take_is_told_again() {
 }
 
 #[test]
+fn an_ack_before_the_start_that_the_command_side_could_not_take_is_told_at_the_start() {
+    let mut bench = Bench::new();
+    bench.say(&json!({"type": "hello", "cursors": {ROOM.to_string(): 7}}));
+    let mut told = Vec::new();
+    for seq in [7, 5] {
+        bench.ack(seq);
+        told.extend(bench.take(|action| matches!(action, Action::Advance(_))));
+    }
+    bench.frames();
+    for action in told {
+        let Action::Advance(advance) = action else { panic!("{action:?}") };
+        assert!(advance.decides);
+        bench.session.advanced(0, OffsetDateTime::UNIX_EPOCH, &advance, Err(problem(503)), &mut bench.out);
+    }
+    assert_eq!(bench.frames(), Vec::<Value>::new(), "it is the server's to say it again");
+    bench.start(Plan { flows: vec![begin(ROOM, 0, 7, 7)], ..Plan::default() });
+    let again = bench.take(|action| matches!(action, Action::Advance(_)));
+    let advance =
+        |decides| Advance { reference: None, conversation_id: ROOM, delivered_to: Some(7), read_to: None, decides };
+    assert_eq!(again, Some(Action::Advance(advance(false))));
+
+    // One whose answer came only after the start.
+    let mut bench = Bench::open(vec![begin(ROOM, 0, 3, 7)]);
+    bench.actions();
+    bench.session.advanced(0, OffsetDateTime::UNIX_EPOCH, &advance(true), Err(problem(503)), &mut bench.out);
+    assert!(bench.actions().contains(&Action::Advance(advance(false))));
+    // What nobody here knows of, and what would not be taken another time, is refused.
+    for (seq, status) in [(8, 503), (7, 422)] {
+        let advance = Advance { delivered_to: Some(seq), ..advance(true) };
+        bench.session.advanced(0, OffsetDateTime::UNIX_EPOCH, &advance, Err(problem(status)), &mut bench.out);
+        assert_eq!(bench.frames().last().map(|frame| frame["problem"]["status"].clone()), Some(json!(status)));
+    }
+}
+
+#[test]
 fn reads_and_sends_are_handed_on_and_answered() {
     let mut bench = Bench::open(vec![begin(ROOM, 0, 0, 5)]);
     bench.actions();
