@@ -14,7 +14,7 @@ use super::error::KafkaError;
 
 /// How long the brokers are waited for at the start.
 pub(super) const START_BOUND: Duration = Duration::from_mins(1);
-const START_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const START_PAUSE: Duration = Duration::from_millis(200);
 /// How long they may take to answer when somebody asks whether they are there.
 pub(super) const CHECK_BOUND: Duration = Duration::from_millis(1500);
 

@@ -116,6 +116,13 @@ pub enum KafkaError {
     Thread(#[from] tokio::task::JoinError),
 }
 
+impl KafkaError {
+    /// Whether it says of Kafka, or of what we were told of it, that it is not as it has to be: waiting changes nothing.
+    pub(super) fn is_a_verdict(&self) -> bool {
+        matches!(self, Self::Settings(_) | Self::Partitions { .. } | Self::Setting { .. })
+    }
+}
+
 impl From<KafkaError> for BusError {
     fn from(error: KafkaError) -> Self {
         Self(Box::new(error))

@@ -21,12 +21,13 @@ mod tails;
 mod tests;
 mod topics;
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use schemas::{Record, Topic};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 pub use admin::Difference;
@@ -35,7 +36,7 @@ pub use lines::LineTopic;
 pub use raw::{RawReader, RawRecord, Start};
 pub use survey::{SurveyedPartition, SurveyedTopic, survey};
 
-use self::admin::{CHECK_BOUND, START_BOUND};
+use self::admin::{CHECK_BOUND, START_BOUND, START_PAUSE};
 use self::ends::Ends;
 use self::producer::Producers;
 use self::subscription::Partitions;
@@ -90,9 +91,19 @@ impl KafkaBus {
 
     /// Makes the topics that are missing, with a partition a shard, and refuses those that are not as they have to be.
     ///
-    /// Only the relay does that: at its start, and in [`Bus::tails`] when a topic turns out to be gone.
+    /// Only the relay does that: at its start, where brokers that are busy or gone again have a minute, and in
+    /// [`Bus::tails`] when a topic turns out to be gone.
     pub async fn ensure_topics(&self) -> Result<(), KafkaError> {
-        self.topics.ensure().await
+        let end = Instant::now() + START_BOUND;
+        loop {
+            match self.topics.ensure().await {
+                Err(error) if !error.is_a_verdict() && Instant::now() < end => {
+                    tracing::warn!(error = &error as &dyn Error, "the topics could not be looked at: {error}");
+                    sleep(START_PAUSE).await;
+                }
+                ensured => return ensured,
+            }
+        }
     }
 
     /// Whether the brokers answer, for `/health/ready`; what is wrong if not.
