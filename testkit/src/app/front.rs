@@ -4,14 +4,14 @@ use std::{fmt::Write as _, fs, net::TcpStream, path::Path, path::PathBuf, proces
 
 use anyhow::{Context, bail};
 use rustix::process::Signal;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
-use super::process::{free_port, signal_one};
+use super::process::{free_port, signal_one, until_we_die};
 use crate::eventually;
 
 /// What is shipped.
 const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/nginx/parlance.conf");
-const BOUND: Duration = Duration::from_secs(20);
+const BOUND: Duration = Duration::from_mins(1);
 
 /// A running nginx. Dropped, it is told to end.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Front {
         fs::write(folder.join("parlance/listen.conf"), format!("listen 127.0.0.1:{port};\n"))?;
         write_upstreams(&folder, commands, queries)?;
         let program = ["/usr/sbin/nginx", "/usr/bin/nginx"].into_iter().find(|program| Path::new(program).exists());
-        let child = Command::new(program.context("nginx is not installed: apt-get install nginx-light")?)
+        let child = until_we_die(program.context("nginx is not installed: apt-get install nginx-light")?)
             .arg("-p")
             .arg(&folder)
             .args(["-c", "nginx.conf", "-e", "error.log"])

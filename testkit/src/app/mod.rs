@@ -98,7 +98,7 @@ impl Place {
 
     /// A command of the binary, with the place's environment and none of ours that it would listen to.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = process::until_we_die(&self.binary);
         for (name, _) in std::env::vars() {
             let listened_to = name.starts_with("PARLANCE_")
                 || name.starts_with("OTEL_")

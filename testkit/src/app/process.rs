@@ -1,6 +1,8 @@
 //! One process of the binary under test: started, killed, held up, stopped.
 
-use std::{collections::BTreeSet, fs::File, path::Path, process::ExitStatus, process::Stdio, time::Duration};
+use std::{
+    collections::BTreeSet, ffi::OsStr, fs::File, path::Path, process::ExitStatus, process::Stdio, time::Duration,
+};
 
 use anyhow::{Context, anyhow, bail};
 use parking_lot::Mutex;
@@ -19,6 +21,14 @@ const START_BOUND: Duration = Duration::from_mins(2);
 const STOP_BOUND: Duration = Duration::from_secs(20);
 /// How often a port that is not free yet is tried again.
 const PORT_TRIES: usize = 20;
+
+/// A command of this program: the kernel tells it to end (SIGTERM) if the thread that started it, and with it perhaps all of
+/// us, ends without having stopped it.
+pub(super) fn until_we_die(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "--"]).arg(program);
+    command
+}
 
 /// A process that serves, in a group of its own. Dropped, it is killed.
 #[derive(Debug)]
@@ -164,4 +174,28 @@ pub(super) fn signal_one(pid: u32, signal: Signal) {
 pub(super) fn end_of(log: &Path) -> String {
     let log = std::fs::read(log).unwrap_or_default();
     String::from_utf8_lossy(&log[log.len().saturating_sub(8000)..]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::process::ExitStatusExt, thread};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn nothing_outlives_who_started_it() {
+        let runtime = tokio::runtime::Handle::current();
+        let started = thread::spawn(move || {
+            runtime.block_on(async {
+                let child = until_we_die("sleep").arg("600").kill_on_drop(true).spawn().unwrap();
+                let name = format!("/proc/{}/comm", child.id().unwrap());
+                let runs = async || std::fs::read_to_string(&name).is_ok_and(|name| name == "sleep\n");
+                eventually("it runs", STOP_BOUND, runs).await;
+                child
+            })
+        });
+        let mut child = started.join().unwrap();
+        let ended = timeout(STOP_BOUND, child.wait()).await.expect("it ends with its thread").unwrap();
+        assert_eq!(ended.signal(), Some(Signal::TERM.as_raw()));
+    }
 }
