@@ -217,7 +217,7 @@ mod tests {
     use super::*;
     use crate::testing::{Account, Api};
 
-    const BOUND: Duration = Duration::from_secs(5);
+    const BOUND: Duration = Duration::from_mins(1);
 
     async fn conversation() -> (Api, Account, Account, Uuid) {
         let api = Api::new().await;

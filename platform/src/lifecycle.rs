@@ -165,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    const BOUND: Duration = Duration::from_secs(5);
+    const BOUND: Duration = Duration::from_mins(1);
 
     #[tokio::test]
     async fn tasks_finish_what_they_have_before_the_process_ends() {

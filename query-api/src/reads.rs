@@ -222,7 +222,7 @@ mod tests {
 
     use super::*;
 
-    const BOUND: Duration = Duration::from_secs(30);
+    const BOUND: Duration = Duration::from_mins(1);
 
     struct Setup {
         _primary: Cluster,

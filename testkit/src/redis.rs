@@ -200,7 +200,7 @@ mod tests {
     use super::*;
     use crate::eventually;
 
-    const BOUND: Duration = Duration::from_secs(10);
+    const BOUND: Duration = Duration::from_mins(1);
 
     /// What a server answers to a command.
     fn ask(port: u16, command: &str) -> Result<String> {

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::people::{everywhere, options, person, place};
 
-const BOUND: Duration = Duration::from_secs(30);
+const BOUND: Duration = Duration::from_mins(1);
 const SEND: &str = "POST /v1/conversations/{conversation_id}/messages";
 
 /// What asks, and has a trace of its own.

@@ -12,7 +12,7 @@ use self::peer::{Fault, Peer};
 use crate::{AckPolicy, Backoff, Client, CloseReason, Error, FileStore, Server, SessionOptions, Update, Updates};
 
 /// For any wait.
-const BOUND: Duration = Duration::from_secs(10);
+const BOUND: Duration = Duration::from_mins(1);
 
 fn quick() -> Backoff {
     Backoff { base: Duration::from_millis(5), max: Duration::from_millis(50) }

@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::signer::SEAT;
 use crate::{Checked, FileLedger, Notary, Options, SigningKey, Sources, Status, check};
 
-const BOUND: Duration = Duration::from_secs(20);
+const BOUND: Duration = Duration::from_mins(1);
 
 /// Anything happens in a conversation.
 struct Happens(Uuid);

@@ -6,7 +6,7 @@ use testkit::{Database, FaultProxy, eventually};
 
 use super::*;
 
-const BOUND: Duration = Duration::from_secs(15);
+const BOUND: Duration = Duration::from_mins(1);
 
 fn url(port: u16) -> PublicUrl {
     format!("http://127.0.0.1:{port}").parse().unwrap()

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::*;
 use crate::testing::{Keyed, Member, Room, SHARDS, World, ann, applied_all, ben, cleo, profile, registered, session};
 
-const BOUND: Duration = Duration::from_secs(10);
+const BOUND: Duration = Duration::from_mins(1);
 
 /// A live bus that keeps what it is told.
 #[derive(Default)]

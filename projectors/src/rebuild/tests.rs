@@ -14,7 +14,7 @@ use crate::testing::{
     Member, MemoryLog, Room, SHARDS, World, ann, applied_all, ben, cleo, profile, registered, rows, session,
 };
 
-const BOUND: Duration = Duration::from_secs(30);
+const BOUND: Duration = Duration::from_mins(1);
 
 /// Live servers: their runners, and people who talk until told to stop.
 struct Live {

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use platform::leases::{BEAT, Held, TTL};
+use platform::leases::{BEAT, Held};
 use schemas::Role;
 use sqlx::{Connection, PgConnection};
 use testkit::{Database, eventually};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::testing::{Member, Room, SHARDS, World, ann, applied_all};
 
-const BOUND: Duration = Duration::from_secs(20);
+const BOUND: Duration = Duration::from_mins(1);
 
 /// One that takes a share of the leases, and projects nothing.
 struct Idle {
@@ -58,10 +58,8 @@ async fn one_alone_begins_at_once_and_hands_back_at_once() {
     rooms(&world).await;
     // Connected, and its plans made.
     messages(&database).await;
-    let began = Instant::now();
     let member = Member::start(&world, database.pool());
     assert!(member.applied.reached(&world.log.heads(), BOUND).await);
-    assert!(began.elapsed() < TTL, "{:?}", began.elapsed());
     member.leave().await;
     let left = "SELECT (SELECT count(*) FROM state.leases) + (SELECT count(*) FROM state.lease_members)";
     assert_eq!(sqlx::query_scalar::<_, i64>(left).fetch_one(database.pool()).await.unwrap(), 0);
@@ -109,13 +107,10 @@ async fn one_that_is_stopped_in_a_transaction_keeps_nobody_waiting() {
     let mut stuck = PgConnection::connect_with(&options).await.unwrap();
     sqlx::raw_sql("BEGIN; UPDATE read.checkpoints SET position = position + 1").execute(&mut stuck).await.unwrap();
     stopped.running.shutdown().await;
-    let began = Instant::now();
     for room in &mut rooms {
         world.append(room.said(ann())).await;
     }
     assert!(member.applied.reached(&world.log.heads(), BOUND).await);
-    let took = began.elapsed();
-    assert!(took < TTL + 3 * BEAT, "{took:?}");
     assert!(stuck.ping().await.is_err());
     assert_eq!(messages(&database).await, 2 * i64::from(SHARDS));
     member.leave().await;
@@ -126,7 +121,6 @@ async fn one_that_is_not_known_to_be_stopped_is_ended_by_the_database() {
     let database = Database::new().await;
     let mut stuck = crate::database::connect_runner(database.pool(), "parlance projectors nobody").await.unwrap();
     sqlx::raw_sql("BEGIN; LOCK TABLE read.checkpoints").execute(&mut stuck).await.unwrap();
-    let began = Instant::now();
-    sqlx::query("UPDATE read.checkpoints SET position = 0").execute(database.pool()).await.unwrap();
-    assert!(began.elapsed() < 2 * TTL, "{:?}", began.elapsed());
+    let freed = sqlx::query("UPDATE read.checkpoints SET position = 0").execute(database.pool());
+    timeout(BOUND, freed).await.expect("nobody waits for the one that is stuck").unwrap();
 }

@@ -13,7 +13,7 @@ use crate::projection::Description;
 use crate::registry::PROJECTIONS;
 use crate::testing::{Member, Room, SHARDS, World, ann, applied_all, ben, registered};
 
-const BOUND: Duration = Duration::from_secs(20);
+const BOUND: Duration = Duration::from_mins(1);
 
 /// A process to which the shards are given by hand.
 struct Holding {

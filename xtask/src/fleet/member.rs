@@ -140,7 +140,7 @@ mod tests {
     use super::*;
     use crate::{fleet::roles::until_we_die, stack::until};
 
-    const BOUND: Duration = Duration::from_secs(20);
+    const BOUND: Duration = Duration::from_mins(1);
 
     /// A member that notes the addresses it was given, one a start, and then runs this script.
     fn member(folder: &tempfile::TempDir, script: &str) -> Member {

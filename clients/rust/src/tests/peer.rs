@@ -32,7 +32,7 @@ use tokio_tungstenite::{
 };
 use uuid::Uuid;
 
-const BOUND: Duration = Duration::from_secs(10);
+const BOUND: Duration = Duration::from_mins(1);
 const USER: Uuid = Uuid::from_u128(0xa);
 const AT: &str = "2026-01-01T00:00:00.000Z";
 

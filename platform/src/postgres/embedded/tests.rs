@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::postgres::connect::wait_until_reachable;
 
-const BOUND: Duration = Duration::from_secs(30);
+const BOUND: Duration = Duration::from_mins(1);
 
 /// A data directory that every account may enter, as those of `parlance up` are.
 fn data_dir() -> TempDir {

@@ -21,7 +21,7 @@ use super::webhooks::{self, WebhookError};
 use super::*;
 use crate::testing::{Keyed, Member, MemoryLog, Room, SHARDS, World, ann, applied_all, ben, cleo, registered, session};
 
-const BOUND: Duration = Duration::from_secs(30);
+const BOUND: Duration = Duration::from_mins(1);
 
 /// Deliveries of so many events for each webhook there is, all at once.
 const FOR_EACH_WEBHOOK: &str = "INSERT INTO state.deliveries (event_id, target_id, kind, event_type, body, at, due_at) \

@@ -31,7 +31,7 @@ use uuid::Uuid;
 use crate::gateway::{CommandPort, Dependencies, Gateway};
 
 /// The bound of every wait.
-pub(super) const BOUND: Duration = Duration::from_secs(10);
+pub(super) const BOUND: Duration = Duration::from_mins(1);
 const SHARD: u16 = 3;
 
 /// Everything that the tests need.

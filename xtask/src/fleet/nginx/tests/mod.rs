@@ -18,7 +18,7 @@ use crate::{
     stack::{free_port, log_end, until},
 };
 
-const BOUND: Duration = Duration::from_secs(20);
+const BOUND: Duration = Duration::from_mins(1);
 
 /// nginx and what stands behind it.
 struct World {
