@@ -26,7 +26,7 @@ use crate::{
 /// What is read within this time is not pushed: longer than reading it takes here.
 const DELAY_MS: &str = "6000";
 
-fn with_receivers(place: Place) -> Place {
+pub(crate) fn with_receivers(place: Place) -> Place {
     place
         .with("PARLANCE_PUSH_NETWORKS", "any")
         .with("PARLANCE_PUSH_CONTACT", "mailto:admin@example.org")
@@ -43,7 +43,7 @@ async fn said(place: &Place, arguments: &[&str]) -> Result<String, String> {
 }
 
 /// Makes a webhook; its id and secret.
-async fn webhook(place: &Place, hook: &Webhook, types: &str) -> (String, String) {
+pub(crate) async fn webhook(place: &Place, hook: &Webhook, types: &str) -> (String, String) {
     let made = said(place, &["webhook", "add", hook.url(), "--types", types]).await.unwrap();
     let (id, secret) = made.trim().split_once('\t').unwrap();
     (id.to_owned(), secret.to_owned())
@@ -59,7 +59,7 @@ async fn ask(app: &App, client: &Client, method: Method, path: &str, body: Optio
 }
 
 /// A browser of somebody's, who subscribes as browsers do.
-async fn browser(app: &App, pushes: &PushService, client: &Client) -> (Arc<Browser>, Uuid) {
+pub(crate) async fn browser(app: &App, pushes: &PushService, client: &Client) -> (Arc<Browser>, Uuid) {
     let key = ask(app, client, Method::GET, "/v1/push/vapid-public-key", None).await.1;
     let browser = pushes.subscribe(key["public_key"].as_str().unwrap());
     let id = Uuid::new_v4();

@@ -1,6 +1,6 @@
 //! One message as one trace: from the request over log, bus and projections to the device, as a receiver of OTLP sees it.
 
-use std::{fs, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 use futures::{SinkExt, StreamExt};
 use parlance_client::{Client, Session, Update, Updates, text_message};
@@ -9,8 +9,9 @@ use schemas::Topic;
 use serde_json::{Value, json};
 use testkit::{
     app::Place,
-    eventually,
+    eventually, eventually_some,
     otlp::{Receiver, Span},
+    receivers::{Manner, PushService, Webhook},
 };
 use tokio::{net::TcpListener, time::timeout};
 use tokio_tungstenite::{
@@ -19,7 +20,10 @@ use tokio_tungstenite::{
 };
 use uuid::Uuid;
 
-use crate::people::{everywhere, options, person, place};
+use crate::{
+    notifications::{browser, webhook, with_receivers},
+    people::{everywhere, options, person, place},
+};
 
 const BOUND: Duration = Duration::from_mins(1);
 const SEND: &str = "POST /v1/conversations/{conversation_id}/messages";
@@ -195,6 +199,58 @@ async fn a_message_is_one_trace_from_the_request_to_the_device(place: Place) {
     assert!(app.stop().await.unwrap().success());
     let spans = receiver.of_trace(&last.trace);
     assert!(spans.iter().any(|span| span.name == SEND), "{spans:?}");
+}
+
+everywhere!(what_webhooks_and_browsers_are_sent_is_part_of_the_trace);
+
+async fn what_webhooks_and_browsers_are_sent_is_part_of_the_trace(place: Place) {
+    let receiver = Receiver::start().await.unwrap();
+    let place = with_receivers(place)
+        .with("PARLANCE_PUSH_DELAY_MS", "100")
+        .with("OTEL_EXPORTER_OTLP_ENDPOINT", &receiver.url())
+        .with("OTEL_TRACES_SAMPLER_ARG", "0");
+    let apart = place.engines().is_some();
+    let app = place.start().await.unwrap();
+    let server = app.server();
+    let (pushes, hook) = (PushService::start().await.unwrap(), Webhook::start().await.unwrap());
+    let (ann, ben) = (person(&server, "ann").await, person(&server, "ben").await);
+    let conversation = ann.open_direct(ben.user_id()).await.unwrap().conversation_id;
+    webhook(&place, &hook, "message.sent").await;
+    browser(&app, &pushes, &ben).await;
+
+    // The first try of the webhook comes to nothing.
+    hook.behave(Manner::Answers(503));
+    let (unseen, seen) = (Caller::new(), Caller::new());
+    say(&ann, conversation, &unseen.traceparent(false)).await;
+    say(&ann, conversation, &seen.traceparent(true)).await;
+    let of =
+        |event: &Value, caller: &Caller| event["traceparent"].as_str().is_some_and(|is| is.contains(&caller.trace));
+    let told = |caller: &Caller| hook.told().into_iter().filter(|told| of(&told.event(), caller)).collect::<Vec<_>>();
+    eventually("the webhook refused", BOUND, async || !told(&seen).is_empty() && !told(&unseen).is_empty()).await;
+    hook.behave(Manner::Answers(204));
+    let spans_of = |name: &str| receiver.of_trace(&seen.trace).into_iter().filter(|span| span.name == name).collect();
+    let (at_hook, at_browser) = eventually_some("the trace is whole", BOUND, async || {
+        let (at_hook, at_browser): (Vec<Span>, Vec<Span>) = (spans_of("notify webhook"), spans_of("notify browser"));
+        (at_hook.len() == 2 && at_browser.len() == 1).then_some((at_hook, at_browser))
+    })
+    .await;
+
+    let spans = receiver.of_trace(&seen.trace);
+    let append = one(&spans, "append");
+    for span in at_hook.iter().chain(&at_browser) {
+        assert_eq!(span.parent_id, append.span_id);
+        assert_eq!(span.attributes["parlance.event_type"], "message.sent");
+        assert_eq!(span.service, if apart { "projectors" } else { "parlance" });
+    }
+    let numbers: BTreeSet<&str> = at_hook.iter().map(|span| &*span.attributes["parlance.attempt"]).collect();
+    assert_eq!(numbers, BTreeSet::from(["1", "2"]));
+    // The receiver goes on from the try, and the browser's program from what caused the message.
+    let named: BTreeSet<String> = told(&seen).into_iter().filter_map(|told| told.traceparent).collect();
+    assert_eq!(named, at_hook.iter().map(|span| format!("00-{}-{}-01", seen.trace, span.span_id)).collect());
+    let shown = pushes.pushed().into_iter().find(|one| of(&one.message, &seen)).expect("it was pushed");
+    assert_eq!(shown.message["traceparent"], format!("00-{}-{}-01", seen.trace, append.span_id));
+    assert_eq!(receiver.of_trace(&unseen.trace), []);
+    assert!(app.stop().await.unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -131,6 +131,10 @@ function pause() {
 /** Goes back to a partition's first record, after a while. */
 async function readAgain({ topic, partition }) {
   await pause();
-  const [{ low }] = (await offsets(topic)).filter((offsets) => offsets.partition === partition);
-  consumer.seek({ topic, partition, offset: low });
+  const offset = await patiently(async () => {
+    const found = (await offsets(topic)).find((offsets) => offsets.partition === partition);
+    if (!found) throw new Error(`${topic} has no partition ${partition} yet`);
+    return found.low;
+  });
+  consumer.seek({ topic, partition, offset });
 }

@@ -24,6 +24,8 @@ pub enum Kind {
     Producer,
     /// A message that was taken.
     Consumer,
+    /// A request of ours to others.
+    Client,
 }
 
 impl From<Kind> for SpanKind {
@@ -33,6 +35,7 @@ impl From<Kind> for SpanKind {
             Kind::Internal => Self::Internal,
             Kind::Producer => Self::Producer,
             Kind::Consumer => Self::Consumer,
+            Kind::Client => Self::Client,
         }
     }
 }

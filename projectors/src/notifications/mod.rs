@@ -104,9 +104,9 @@ async fn note_messages(connection: &mut PgConnection, news: &[Arc<Record>]) -> R
     }
     let noted = sqlx::query(
         "INSERT INTO state.notifiable_messages \
-                (event_id, topic, shard, position, conversation_id, seq, message_id, sender_id, at) \
+                (event_id, topic, shard, position, conversation_id, seq, message_id, sender_id, at, traceparent) \
          SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::smallint[], $4::bigint[], $5::uuid[], $6::bigint[], \
-                              $7::uuid[], $8::uuid[], $9::timestamptz[]) \
+                              $7::uuid[], $8::uuid[], $9::timestamptz[], $10::text[]) \
           WHERE EXISTS (SELECT FROM state.push_subscriptions) \
          ON CONFLICT DO NOTHING",
     )
@@ -119,6 +119,7 @@ async fn note_messages(connection: &mut PgConnection, news: &[Arc<Record>]) -> R
     .bind(messages.iter().map(|(_, message)| message.message_id).collect::<Vec<Uuid>>())
     .bind(messages.iter().map(|(_, message)| message.sender_id).collect::<Vec<Uuid>>())
     .bind(messages.iter().map(|(record, _)| record.at).collect::<Vec<OffsetDateTime>>())
+    .bind(messages.iter().map(|(record, _)| record.trace.as_deref()).collect::<Vec<Option<&str>>>())
     .execute(connection)
     .await?;
     Ok(noted.rows_affected())

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use platform::traces::{self, Kind, Span};
 use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor, PgPool};
@@ -33,6 +34,24 @@ pub(super) struct Delivery {
     pub(super) attempts: i32,
     /// Of a push, the origin of its endpoint.
     pub(super) service: Option<String>,
+}
+
+impl Delivery {
+    /// The trace that the event is part of.
+    pub(super) fn traceparent(&self) -> Option<&str> {
+        self.body.0["traceparent"].as_str()
+    }
+
+    /// The span of a try, if somebody looks at that trace: the child of what caused the event, as all that is made of it.
+    pub(super) fn attempt(&self) -> Option<Span> {
+        let name = if self.kind == "push" { "notify browser" } else { "notify webhook" };
+        let mut span = traces::begin(name, Kind::Client, self.traceparent())?;
+        span.set("parlance.event_type", self.event_type.clone());
+        span.set("parlance.event_id", self.event_id.to_string());
+        span.set("parlance.target_id", self.target_id.to_string());
+        span.set("parlance.attempt", i64::from(self.attempts));
+        Some(span)
+    }
 }
 
 /// How much room there is for pushes: in all, and for each user and each service, of which some have pushes under way.

@@ -27,6 +27,7 @@ struct Said {
     message_id: Uuid,
     sender_id: Uuid,
     at: OffsetDateTime,
+    traceparent: Option<String>,
     /// As far as it is known.
     members: i64,
 }
@@ -52,7 +53,7 @@ pub(super) async fn spread(
 ) -> Result<usize, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let mut messages: Vec<Said> = sqlx::query_as(
-        "SELECT event_id, conversation_id, seq, message_id, sender_id, at, \
+        "SELECT event_id, conversation_id, seq, message_id, sender_id, at, traceparent, \
                 coalesce((SELECT c.member_count FROM read.conversations c \
                            WHERE c.conversation_id = e.conversation_id), 0)::bigint AS members \
            FROM state.notifiable_messages e \
@@ -165,6 +166,7 @@ async fn write(
             sender_id: message.sender_id,
             sent_at: rfc3339_ms::Display(message.at).to_string(),
             content: None,
+            traceparent: message.traceparent.clone(),
         };
         serde_json::to_string(&told).expect("text and numbers are JSON")
     };

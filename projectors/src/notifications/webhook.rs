@@ -35,8 +35,15 @@ fn sign(secret: &[u8], id: &str, timestamp: i64, body: &[u8]) -> String {
     format!("v1,{}", STANDARD.encode(hmac::sign(&key, &signed)))
 }
 
-/// Sends an event; what tells repeats is its id.
-pub(super) async fn send(caller: &Caller, url: Url, secret: &[u8], event_id: Uuid, event: &Value) -> Outcome {
+/// Sends an event, within a trace; what tells repeats is its id.
+pub(super) async fn send(
+    caller: &Caller,
+    url: Url,
+    secret: &[u8],
+    event_id: Uuid,
+    event: &Value,
+    traceparent: Option<&str>,
+) -> Outcome {
     let (id, timestamp) = (event_id.to_string(), OffsetDateTime::now_utc().unix_timestamp());
     let body = serde_json::to_vec(event).expect("JSON was read from JSON");
     let mut request = caller
@@ -45,7 +52,7 @@ pub(super) async fn send(caller: &Caller, url: Url, secret: &[u8], event_id: Uui
         .header("webhook-id", &id)
         .header("webhook-timestamp", timestamp)
         .header("webhook-signature", sign(secret, &id, timestamp, &body));
-    if let Some(trace) = event["traceparent"].as_str() {
+    if let Some(trace) = traceparent {
         request = request.header("traceparent", trace);
     }
     match caller.call(request.body(body)).await {

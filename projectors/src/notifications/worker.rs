@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use platform::auth::Keyring;
 use platform::config::NotificationSettings;
 use platform::live::LiveBus;
+use platform::traces::Span;
 use reqwest::Url;
 use serde_json::Value;
 use sqlx::PgPool;
@@ -166,8 +167,9 @@ impl Courier {
             let Some(receiver) = receivers.get(&delivery.target_id).cloned() else { continue };
             let courier = Arc::clone(self);
             flight.begin(delivery.place(), async move {
-                let outcome = courier.tell(&receiver, &delivery).await;
-                courier.finish(&delivery, outcome).await;
+                let span = delivery.attempt();
+                let outcome = courier.tell(&receiver, &delivery, span.as_ref()).await;
+                courier.finish(&delivery, outcome, span).await;
             });
         }
         Ok(found)
@@ -204,20 +206,23 @@ impl Courier {
             let push = push.unwrap_or(Push::Quiet("unsubscribed"));
             let courier = Arc::clone(self);
             flight.begin(delivery.place(), async move {
+                let span = delivery.attempt();
                 let outcome = courier.push(push, &delivery).await;
-                courier.finish(&delivery, outcome).await;
+                courier.finish(&delivery, outcome, span).await;
             });
         }
         Ok(found)
     }
 
-    async fn tell(&self, receiver: &Receiver, delivery: &Delivery) -> Outcome {
+    async fn tell(&self, receiver: &Receiver, delivery: &Delivery, span: Option<&Span>) -> Outcome {
         let mut event = delivery.body.0.clone();
         if let Some(path) = event["dataschema"].as_str() {
             event["dataschema"] = Value::from(format!("{}{path}", self.parts.schema_base));
         }
         let Ok(url) = Url::parse(&receiver.url) else { return Outcome::Refused("its URL is none".to_owned()) };
-        webhook::send(&self.to_webhooks, url, &receiver.secret, delivery.event_id, &event).await
+        let own = span.map(Span::traceparent);
+        let within = own.as_deref().or(delivery.traceparent());
+        webhook::send(&self.to_webhooks, url, &receiver.secret, delivery.event_id, &event, within).await
     }
 
     async fn push(&self, push: Push, delivery: &Delivery) -> Outcome {
@@ -238,8 +243,18 @@ impl Courier {
         push::send(&self.to_browsers, self.parts.keyring.push(), settings.contact.as_deref(), &target, &told).await
     }
 
-    /// Writes down what came of a delivery. What cannot be written is sent again, since nobody knows that it was taken.
-    async fn finish(&self, delivery: &Delivery, outcome: Outcome) {
+    /// Writes down what came of a delivery, and ends its span. What cannot be written is sent again, since nobody knows that
+    /// it was taken.
+    async fn finish(&self, delivery: &Delivery, outcome: Outcome, span: Option<Span>) {
+        if let Some(mut span) = span {
+            match &outcome {
+                Outcome::Taken => {}
+                Outcome::Quiet(reason) => span.set("parlance.quiet", *reason),
+                Outcome::Gone => span.fail("there is no such receiver any more"),
+                Outcome::Again { .. } => span.fail("it is tried again"),
+                Outcome::Refused(_) => span.fail("it was not taken, and never will be"),
+            }
+        }
         if let Err(error) = self.conclude(delivery, outcome).await {
             let (event_id, error): (_, &dyn std::error::Error) = (delivery.event_id, &error);
             tracing::warn!(%event_id, error, "what came of a delivery of {event_id} cannot be written down");

@@ -37,6 +37,8 @@ struct Inner {
 pub struct Told {
     /// What tells repeats.
     pub id: Uuid,
+    /// The trace that it came in, if it names one.
+    pub traceparent: Option<String>,
     timestamp: String,
     signature: String,
     /// As it came.
@@ -87,6 +89,7 @@ async fn take(State(inner): State<Arc<Inner>>, headers: HeaderMap, body: Bytes) 
     let manner = *inner.manner.lock();
     inner.told.lock().push(Told {
         id: text(&headers, "webhook-id").parse().unwrap_or_default(),
+        traceparent: headers.get("traceparent").and_then(|value| Some(value.to_str().ok()?.to_owned())),
         timestamp: text(&headers, "webhook-timestamp").to_owned(),
         signature: text(&headers, "webhook-signature").to_owned(),
         body,

@@ -36,6 +36,9 @@ pub(super) struct Told {
     pub(super) sent_at: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) content: Option<String>,
+    /// Of the trace that the message is part of, if it came with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) traceparent: Option<String>,
 }
 
 impl Told {
@@ -113,6 +116,7 @@ mod tests {
             sender_id: Uuid::max(),
             sent_at: "2026-01-02T03:04:05.006Z".to_owned(),
             content: None,
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
         };
         for content in ["👋".repeat(4096), "\"".repeat(16_384), "\u{1}".repeat(16_384), "a👋".repeat(3000)] {
             let told = told.clone().saying(&content);
