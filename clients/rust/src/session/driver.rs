@@ -34,7 +34,7 @@ use crate::{
     client::{Access, Client},
     error::Error,
 };
-use dial::{Socket, dial, encode};
+use dial::{Socket, dial, encode, goodbye};
 
 /// How long a write may be stuck before the connection is given up.
 const WRITE_WITHIN: Duration = Duration::from_secs(30);
@@ -482,14 +482,6 @@ impl Driver {
             self.held.push_back(update);
         }
     }
-}
-
-/// Closes the connection, and waits until the server has read what was written before: it says goodbye only then. A socket
-/// that is dropped while something lies unread in it is reset, and what the other end had not read yet is lost.
-async fn goodbye(socket: &mut Socket) -> Result<(), tungstenite::Error> {
-    socket.close(None).await?;
-    while socket.next().await.transpose()?.is_some() {}
-    Ok(())
 }
 
 /// Gives the application the first update that waits for room; `false` if it has gone.

@@ -1,7 +1,8 @@
-//! Opens the connection.
+//! Opens the connection, and closes it.
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use schemas::ws::{ClientFrame, Referenced, SUBPROTOCOL};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
@@ -60,4 +61,12 @@ pub(super) async fn dial(client: &Client, refused: Option<String>) -> Result<(So
         }
         Err(error) => Err(End::again(error)),
     }
+}
+
+/// Closes the connection, and waits until the server has read what was written before: it says goodbye only then. A socket
+/// that is dropped while something lies unread in it is reset, and what the other end had not read yet is lost.
+pub(super) async fn goodbye(socket: &mut Socket) -> Result<(), tungstenite::Error> {
+    socket.close(None).await?;
+    while socket.next().await.transpose()?.is_some() {}
+    Ok(())
 }

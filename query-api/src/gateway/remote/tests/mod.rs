@@ -146,8 +146,14 @@ async fn one_that_hangs_is_given_up_in_time() {
     let sent = world.say(message).await.unwrap();
     // From here on it is asked no more: it counts as away though it still takes connections.
     seqs(world.say_all(10).await);
-    world.head().await;
     world.commands.positions().await.unwrap();
+    // More than there is time for, if each of them waited for it.
+    let asked = async {
+        for _ in 0..200 {
+            world.head().await;
+        }
+    };
+    timeout(BOUND, asked).await.unwrap();
     // What it makes of the first try, once it goes on, is nothing new.
     drop(frozen);
     world.connected().await;
